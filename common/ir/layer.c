@@ -1,0 +1,179 @@
+#include "ir/layer.h"
+
+#include "ir/names.h"
+#include <assert.h>
+#include <stdio.h>
+
+static const char *const kinds[LAYER_KIND_COUNT] = {
+    [LAYER_EMBEDDING] = "embedding",
+    [LAYER_ATTENTION] = "attention",
+    [LAYER_MLP] = "mlp",
+    [LAYER_HEAD] = "head",
+};
+static const char *const precisions[PRECISION_COUNT] = {
+    [PRECISION_FP32] = "fp32",
+    [PRECISION_BF16] = "bf16",
+};
+static const char *const recomputes[RECOMPUTE_COUNT] = {
+    [RECOMPUTE_NONE] = "none",
+    [RECOMPUTE_SELECTIVE] = "selective",
+    [RECOMPUTE_FULL] = "full",
+};
+static const char *const phases[PHASE_COUNT] = {
+    [PHASE_FORWARD] = "forward",
+    [PHASE_BACKWARD] = "backward",
+    [PHASE_GRAD_REDUCE] = "grad_reduce",
+    [PHASE_OPTIMIZER] = "optimizer",
+    [PHASE_OTHER] = "other",
+};
+const struct name_list layer_kind_names = {kinds, LAYER_KIND_COUNT};
+const struct name_list precision_names = {precisions, PRECISION_COUNT};
+const struct name_list recompute_names = {recomputes, RECOMPUTE_COUNT};
+const struct name_list phase_names = {phases, PHASE_COUNT};
+
+static const struct {
+    bool admits_recompute[RECOMPUTE_COUNT];
+    bool admits_precision[PRECISION_COUNT];
+} admitted[LAYER_KIND_COUNT] = {
+    /*                    none   selective full      fp32  bf16 */
+    [LAYER_EMBEDDING] = {{true, false, false}, {true, false}},
+    [LAYER_ATTENTION] = {{true, true, true}, {true, true}},
+    [LAYER_MLP] = {{true, false, true}, {true, true}},
+    [LAYER_HEAD] = {{true, false, false}, {true, true}},
+};
+
+struct layer model_layer(const struct model *model, size_t index)
+{
+    size_t last = model_layer_count(model) - 1;
+    assert(index <= last);
+    if (index == 0)
+        return (struct layer){.kind = LAYER_EMBEDDING};
+    if (index == last)
+        return (struct layer){.kind = LAYER_HEAD};
+    return (struct layer){
+        .kind = index % 2 == 1 ? LAYER_ATTENTION : LAYER_MLP,
+        .block = (int64_t)((index - 1) / 2),
+    };
+}
+
+const char *layer_kind_name(enum layer_kind kind)
+{
+    return name_of(&layer_kind_names, kind);
+}
+
+const char *precision_name(enum precision precision)
+{
+    return name_of(&precision_names, precision);
+}
+
+const char *recompute_name(enum recompute recompute)
+{
+    return name_of(&recompute_names, recompute);
+}
+
+const char *phase_name(enum phase phase)
+{
+    return name_of(&phase_names, phase);
+}
+
+bool layer_kind_parse(const char *name, enum layer_kind *out)
+{
+    unsigned value;
+    if (!name_parse(&layer_kind_names, name, &value))
+        return false;
+    *out = (enum layer_kind)value;
+    return true;
+}
+
+bool precision_parse(const char *name, enum precision *out)
+{
+    unsigned value;
+    if (!name_parse(&precision_names, name, &value))
+        return false;
+    *out = (enum precision)value;
+    return true;
+}
+
+bool recompute_parse(const char *name, enum recompute *out)
+{
+    unsigned value;
+    if (!name_parse(&recompute_names, name, &value))
+        return false;
+    *out = (enum recompute)value;
+    return true;
+}
+
+bool phase_parse(const char *name, enum phase *out)
+{
+    unsigned value;
+    if (!name_parse(&phase_names, name, &value))
+        return false;
+    *out = (enum phase)value;
+    return true;
+}
+
+uint64_t precision_bytes(enum precision precision)
+{
+    return precision == PRECISION_BF16 ? 2 : 4;
+}
+
+bool layer_admits_recompute(enum layer_kind kind, enum recompute recompute)
+{
+    return admitted[kind].admits_recompute[recompute];
+}
+
+bool layer_admits_precision(enum layer_kind kind, enum precision precision)
+{
+    return admitted[kind].admits_precision[precision];
+}
+
+double layer_forward_flops(const struct model *model, enum layer_kind kind,
+                           const struct micro_batch_shape *shape)
+{
+    double tokens = (double)shape->sequences * (double)shape->seq_length;
+    double hidden = (double)model->hidden;
+    double context = (double)model->heads * (double)model->head_dim;
+    double qkv = context + 2.0 * (double)model->kv_heads * (double)model->head_dim;
+    double mlp_matrices = model->family == MODEL_LLAMA ? 3.0 : 2.0;
+
+    switch (kind) {
+    case LAYER_ATTENTION:
+        return 2.0 * tokens *
+               (hidden * qkv + context * hidden + 2.0 * (double)shape->seq_length * context);
+    case LAYER_MLP:
+        return 2.0 * tokens * mlp_matrices * hidden * (double)model->ffn;
+    case LAYER_HEAD:
+        return 2.0 * tokens * hidden * (double)model->vocab;
+    default: /* the embedding looks rows up and multiplies nothing */
+        return 0.0;
+    }
+}
+
+const char *layer_key(const struct model *model, enum layer_kind kind, char key[LAYER_KEY_BYTES])
+{
+    char sizes[64];
+    long long heads = model->heads, kv_heads = model->kv_heads, head_dim = model->head_dim;
+    long long ffn = model->ffn, vocab = model->vocab, positions = model->positions;
+
+    switch (kind) {
+    case LAYER_ATTENTION:
+        snprintf(sizes, sizeof(sizes), "a%lld/k%lld/d%lld", heads, kv_heads, head_dim);
+        break;
+    case LAYER_MLP:
+        snprintf(sizes, sizeof(sizes), "f%lld", ffn);
+        break;
+    case LAYER_HEAD:
+        snprintf(sizes, sizeof(sizes), "v%lld/%s", vocab, model->tied_head ? "tied" : "untied");
+        break;
+    default:
+        if (model->family == MODEL_GPT2)
+            snprintf(sizes, sizeof(sizes), "v%lld/p%lld", vocab, positions);
+        else
+            snprintf(sizes, sizeof(sizes), "v%lld", vocab);
+        break;
+    }
+    snprintf(key, LAYER_KEY_BYTES, "%s/%s/h%lld/%s/s%lld", layer_kind_name(kind),
+             model_family_name(model->family), (long long)model->hidden, sizes,
+             (long long)model->seq_length);
+    return key;
+}

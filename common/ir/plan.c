@@ -1,0 +1,264 @@
+#include "ir/plan.h"
+
+#include "base/hash.h"
+#include "ir/model_source.h"
+#include "ir/plan_fields.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const statuses[] = {
+    [PLAN_OPTIMAL] = "optimal",
+    [PLAN_GAP] = "gap",
+    [PLAN_PREDICTED] = "predicted",
+};
+static const char *const memory_terms[MEMORY_TERM_COUNT] = {
+    [MEMORY_PARAMETERS] = "parameters", [MEMORY_GRADIENTS] = "gradients",
+    [MEMORY_OPTIMIZER] = "optimizer",   [MEMORY_ACTIVATIONS] = "activations",
+    [MEMORY_SCRATCH] = "scratch",       [MEMORY_PROCESS] = "process",
+};
+const struct name_list plan_status_names = {statuses, sizeof(statuses) / sizeof(statuses[0])};
+const struct name_list memory_term_names = {memory_terms, MEMORY_TERM_COUNT};
+
+const char *plan_status_name(enum plan_status status)
+{
+    return name_of(&plan_status_names, status);
+}
+
+const char *memory_term_name(enum memory_term term)
+{
+    return name_of(&memory_term_names, term);
+}
+
+/* ---- ownership ---- */
+
+void prediction_clear(struct prediction *prediction)
+{
+    free(prediction->layers);
+    *prediction = (struct prediction){0};
+}
+
+void plan_clear(struct plan *plan)
+{
+    prediction_clear(&plan->prediction);
+    free(plan->layers);
+    *plan = (struct plan){0};
+}
+
+static enum status copy_array(void **out, const void *array, size_t count, size_t width,
+                              const char *what, struct error *err)
+{
+    if (array == NULL || count == 0) {
+        *out = NULL;
+        return STATUS_OK;
+    }
+    *out = malloc(count * width);
+    if (*out == NULL)
+        return error_memory(err, count * width, what);
+    memcpy(*out, array, count * width);
+    return STATUS_OK;
+}
+
+enum status plan_copy(struct plan *out, const struct plan *plan, struct error *err)
+{
+    struct plan copy = *plan;
+    void *layers = NULL, *predictions = NULL;
+
+    TRY(copy_array(&layers, plan->layers, plan->layer_count, sizeof(*plan->layers),
+                   "a plan's layers", err));
+    enum status status =
+        copy_array(&predictions, plan->prediction.layers, plan->prediction.layer_count,
+                   sizeof(*plan->prediction.layers), "a plan's prediction", err);
+    if (status != STATUS_OK) {
+        free(layers);
+        return status;
+    }
+    copy.layers = layers;
+    copy.prediction.layers = predictions;
+    *out = copy;
+    return STATUS_OK;
+}
+
+/* ---- validation ---- */
+
+static enum status check_degrees(const struct plan *plan, const char *where, struct error *err)
+{
+    int64_t ranks = (int64_t)plan->data_parallel * plan->pipeline;
+
+    if (plan->pipeline != 1)
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "%s: key 'pipeline': this version of temper runs 1 stage only, not %d",
+                         where, plan->pipeline);
+    if (ranks != plan->ranks)
+        return error_set(err, STATUS_INVALID,
+                         "%s: key 'ranks': data_parallel %d times pipeline %d is not ranks %d",
+                         where, plan->data_parallel, plan->pipeline, plan->ranks);
+    /* the bounds of the tables keep this product below 2^63 */
+    int64_t batch = plan->micro_batch * plan->micro_batches * plan->data_parallel;
+    if (batch != plan->global_batch)
+        return error_set(err, STATUS_INVALID,
+                         "%s: key 'global_batch': micro_batch %lld times micro_batches %lld times "
+                         "data_parallel %d is not global_batch %lld",
+                         where, (long long)plan->micro_batch, (long long)plan->micro_batches,
+                         plan->data_parallel, (long long)plan->global_batch);
+    if (plan->memory_cap_bytes > INT64_MAX)
+        return error_set(err, STATUS_INVALID, "%s: key 'memory_cap_bytes': must be below 2^63",
+                         where);
+    if ((unsigned)plan->status > PLAN_PREDICTED)
+        return error_set(err, STATUS_INVALID, "%s: key 'status': %u is not a plan status", where,
+                         (unsigned)plan->status);
+    return STATUS_OK;
+}
+
+static enum status check_strategy(const struct layer_strategy *strategy, enum layer_kind kind,
+                                  const char *where, const char *prefix, struct error *err)
+{
+    const struct {
+        const char *key;
+        int value, supported;
+    } fixed[] = {
+        {"stage", strategy->stage, 0},
+        {"tensor_parallel", strategy->tensor_parallel, 1},
+        {"zero_stage", strategy->zero_stage, 0},
+    };
+
+    TRY(fields_check(&strategy_table, strategy, where, prefix, err));
+    for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
+        if (fixed[i].value != fixed[i].supported)
+            return error_set(err, STATUS_UNSUPPORTED,
+                             "%s: key '%s%s': this version of temper supports %d only, not %d",
+                             where, prefix, fixed[i].key, fixed[i].supported, fixed[i].value);
+    }
+    if ((unsigned)strategy->recompute >= RECOMPUTE_COUNT ||
+        !layer_admits_recompute(kind, strategy->recompute))
+        return error_set(
+            err, STATUS_INVALID, "%s: key '%srecompute': a layer of kind %s does not admit '%s'",
+            where, prefix, layer_kind_name(kind),
+            (unsigned)strategy->recompute < RECOMPUTE_COUNT ? recompute_name(strategy->recompute)
+                                                            : "?");
+    if ((unsigned)strategy->precision >= PRECISION_COUNT ||
+        !layer_admits_precision(kind, strategy->precision))
+        return error_set(
+            err, STATUS_INVALID, "%s: key '%sprecision': a layer of kind %s does not admit '%s'",
+            where, prefix, layer_kind_name(kind),
+            (unsigned)strategy->precision < PRECISION_COUNT ? precision_name(strategy->precision)
+                                                            : "?");
+    return STATUS_OK;
+}
+
+static enum status check_layers(const struct plan *plan, const char *where, struct error *err)
+{
+    size_t expected = model_layer_count(&plan->model);
+
+    if (plan->layers == NULL || plan->layer_count != expected)
+        return error_set(err, STATUS_INVALID,
+                         "%s: key 'layers': has %zu rows, the model has %zu layers", where,
+                         plan->layers != NULL ? plan->layer_count : 0, expected);
+    for (size_t i = 0; i < plan->layer_count; i++) {
+        char prefix[48];
+        snprintf(prefix, sizeof(prefix), "layers[%zu].", i);
+        TRY(check_strategy(&plan->layers[i], model_layer(&plan->model, i).kind, where, prefix,
+                           err));
+    }
+    return STATUS_OK;
+}
+
+static enum status check_objective(const struct plan *plan, const char *where, struct error *err)
+{
+    const struct plan_objective *objective = &plan->objective;
+
+    for (size_t i = 0; i < objective_table.count; i++) {
+        const struct field *row = &objective_table.rows[i];
+        if (row->type != FIELD_REAL)
+            continue;
+        double value;
+        memcpy(&value, (const char *)objective + row->offset, sizeof(value));
+        if (!(isfinite(value) && value >= 0.0))
+            return error_set(err, STATUS_INVALID,
+                             "%s: key 'objective.%s': must be finite and 0 or more, is %g", where,
+                             row->key, value);
+    }
+    if (objective->gap > 1.0)
+        return error_set(err, STATUS_INVALID, "%s: key 'objective.gap': must be 1 or less, is %g",
+                         where, objective->gap);
+    /* the bound comes from a solver and may differ from the value in the last digits */
+    if (plan->status != PLAN_PREDICTED && objective->bound > objective->value * (1.0 + 1e-6))
+        return error_set(err, STATUS_INVALID, "%s: key 'objective.bound': %g is above value %g",
+                         where, objective->bound, objective->value);
+    return STATUS_OK;
+}
+
+/* A known total is the sum of its known terms. */
+static enum status check_sum(const struct quantity *total, const struct quantity *terms,
+                             size_t count, const char *key, const char *where, struct error *err)
+{
+    struct quantity sum = terms[0];
+
+    for (size_t i = 1; i < count; i++)
+        sum = quantity_add(sum, terms[i]);
+    if (total->provenance == PROVENANCE_ABSENT || sum.provenance == PROVENANCE_ABSENT)
+        return STATUS_OK;
+    if (!(fabs(total->value - sum.value) <= 1e-6 * fabs(sum.value)))
+        return error_set(err, STATUS_INVALID,
+                         "%s: key 'prediction.%s': %.9g is not the sum of its terms, %.9g", where,
+                         key, total->value, sum.value);
+    return STATUS_OK;
+}
+
+static enum status check_prediction(const struct plan *plan, const char *where, struct error *err)
+{
+    const struct prediction *p = &plan->prediction;
+
+    if (p->layers == NULL)
+        return STATUS_OK;
+    if (p->layer_count != plan->layer_count)
+        return error_set(err, STATUS_INVALID,
+                         "%s: key 'prediction.layers': has %zu rows, the plan has %zu layers",
+                         where, p->layer_count, plan->layer_count);
+    TRY(check_sum(&p->time_s, p->phase_time_s, PHASE_COUNT, "time_s", where, err));
+    return check_sum(&p->memory_bytes, p->memory_term_bytes, MEMORY_TERM_COUNT, "memory_bytes",
+                     where, err);
+}
+
+enum status plan_validate(const struct plan *plan, const char *where, struct error *err)
+{
+    char hash[HASH_TEXT_BYTES];
+
+    TRY(model_validate_at(&plan->model, where, "model.", err));
+    TRY(fields_check(&plan_table, plan, where, "", err));
+    TRY(check_degrees(plan, where, err));
+    TRY(check_layers(plan, where, err));
+    TRY(check_objective(plan, where, err));
+    TRY(check_prediction(plan, where, err));
+    hash_format(model_hash(&plan->model), hash);
+    if (plan->model_hash[0] != '\0' && strcmp(plan->model_hash, hash) != 0)
+        return error_set(err, STATUS_INVALID,
+                         "%s: key 'model_hash': '%s' is not the hash of the plan's model, '%s': "
+                         "the model was changed after planning",
+                         where, plan->model_hash, hash);
+    return STATUS_OK;
+}
+
+/* ---- identity ---- */
+
+uint64_t plan_hash(const struct plan *plan)
+{
+    uint64_t hash = model_hash(&plan->model);
+    int64_t lengths[] = {plan->model.seq_length, plan->model.positions, plan->model.sliding_window};
+    hash = hash_mix(hash, lengths, sizeof(lengths));
+    hash = fields_hash(&plan_table, plan, hash);
+    hash = fields_hash(&objective_table, &plan->objective, hash);
+    for (size_t i = 0; i < plan->layer_count; i++)
+        hash = fields_hash(&strategy_table, &plan->layers[i], hash);
+    return hash;
+}
+
+struct micro_batch_shape plan_shape(const struct plan *plan)
+{
+    return (struct micro_batch_shape){
+        .sequences = plan->micro_batch,
+        .seq_length = plan->model.seq_length,
+        .threads = plan->threads,
+    };
+}

@@ -1,0 +1,153 @@
+#include "support.h"
+
+#include "ir/layer.h"
+#include "ir/model.h"
+
+static struct model load(const char *name)
+{
+    struct model model;
+    struct error err;
+    assert_ok(model_load(&model, name, NULL, &err), &err);
+    return model;
+}
+
+static void test_layer__chain_alternates(void **state)
+{
+    (void)state;
+    struct model model = load("gpt2");
+    size_t count = model_layer_count(&model);
+    assert_int_equal(count, 26);
+    assert_int_equal(model_layer(&model, 0).kind, LAYER_EMBEDDING);
+    assert_int_equal(model_layer(&model, count - 1).kind, LAYER_HEAD);
+    for (size_t i = 1; i + 1 < count; i += 2) {
+        assert_int_equal(model_layer(&model, i).kind, LAYER_ATTENTION);
+        assert_int_equal(model_layer(&model, i + 1).kind, LAYER_MLP);
+        assert_int_equal(model_layer(&model, i).block, (i - 1) / 2);
+        assert_int_equal(model_layer(&model, i + 1).block, (i - 1) / 2);
+    }
+}
+
+static void test_layer__names_parse_back(void **state)
+{
+    (void)state;
+    for (int i = 0; i < LAYER_KIND_COUNT; i++) {
+        enum layer_kind kind;
+        assert_true(layer_kind_parse(layer_kind_name((enum layer_kind)i), &kind));
+        assert_int_equal(kind, i);
+    }
+    for (int i = 0; i < PRECISION_COUNT; i++) {
+        enum precision precision;
+        assert_true(precision_parse(precision_name((enum precision)i), &precision));
+        assert_int_equal(precision, i);
+    }
+    for (int i = 0; i < RECOMPUTE_COUNT; i++) {
+        enum recompute recompute;
+        assert_true(recompute_parse(recompute_name((enum recompute)i), &recompute));
+        assert_int_equal(recompute, i);
+    }
+    for (int i = 0; i < PHASE_COUNT; i++) {
+        enum phase phase;
+        assert_true(phase_parse(phase_name((enum phase)i), &phase));
+        assert_int_equal(phase, i);
+    }
+    enum precision precision;
+    assert_false(precision_parse("FP32", &precision));
+    assert_false(precision_parse("fp3", &precision));
+}
+
+static void test_layer__admits_as_documented(void **state)
+{
+    (void)state;
+    static const int modes[LAYER_KIND_COUNT] = {1, 3, 2, 1};
+    static const int precisions[LAYER_KIND_COUNT] = {1, 2, 2, 2};
+    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
+        int mode_count = 0, precision_count = 0;
+        for (int i = 0; i < RECOMPUTE_COUNT; i++)
+            mode_count += layer_admits_recompute((enum layer_kind)kind, (enum recompute)i);
+        for (int i = 0; i < PRECISION_COUNT; i++)
+            precision_count += layer_admits_precision((enum layer_kind)kind, (enum precision)i);
+        assert_int_equal(mode_count, modes[kind]);
+        assert_int_equal(precision_count, precisions[kind]);
+        assert_true(layer_admits_recompute((enum layer_kind)kind, RECOMPUTE_NONE));
+        assert_true(layer_admits_precision((enum layer_kind)kind, PRECISION_FP32));
+    }
+    assert_false(layer_admits_recompute(LAYER_MLP, RECOMPUTE_SELECTIVE));
+}
+
+/* Narayanan et al. 2021, eq. (2): forward of l layers and the logits is
+ * 24 B s l h^2 (1 + s/(6h)) + 2 B s h V for multi-head attention and ffn = 4 h. */
+static void test_layer__flops_match_the_published_formula(void **state)
+{
+    (void)state;
+    struct model model = load("gpt2-xl");
+    struct micro_batch_shape shape = {.sequences = 3, .seq_length = 512, .threads = 2};
+    double h = (double)model.hidden, tokens = 3.0 * 512.0, blocks = (double)model.blocks;
+    double formula = 24.0 * tokens * blocks * h * h * (1.0 + 512.0 / (6.0 * h)) +
+                     2.0 * tokens * h * (double)model.vocab;
+    double sum = 0.0;
+    for (size_t i = 0; i < model_layer_count(&model); i++)
+        sum += layer_forward_flops(&model, model_layer(&model, i).kind, &shape);
+    assert_true(sum > formula * (1.0 - 1e-12) && sum < formula * (1.0 + 1e-12));
+    assert_true(layer_forward_flops(&model, LAYER_EMBEDDING, &shape) == 0.0);
+}
+
+/* Without the s x s products each weight of a matrix is used once a token: 2 FLOPs. */
+static void test_layer__llama_flops_follow_the_weights(void **state)
+{
+    (void)state;
+    struct model model = load("llama-3-8b");
+    struct micro_batch_shape shape = {.sequences = 1, .seq_length = 1024, .threads = 1};
+    double tokens = 1024.0, norm = (double)model.hidden;
+    double context = (double)(model.heads * model.head_dim);
+    double mlp = 2.0 * tokens * ((double)layer_parameter_count(&model, LAYER_MLP) - norm);
+    double attention =
+        2.0 * tokens * ((double)layer_parameter_count(&model, LAYER_ATTENTION) - norm) +
+        4.0 * tokens * tokens * context;
+    assert_true(layer_forward_flops(&model, LAYER_MLP, &shape) == mlp);
+    assert_true(layer_forward_flops(&model, LAYER_ATTENTION, &shape) == attention);
+}
+
+static void test_layer__key_names_the_work(void **state)
+{
+    (void)state;
+    struct model model = load("gpt2");
+    model.seq_length = 256;
+    char key[LAYER_KEY_BYTES], other[LAYER_KEY_BYTES];
+    assert_string_equal(layer_key(&model, LAYER_ATTENTION, key),
+                        "attention/gpt2/h768/a12/k12/d64/s256");
+    assert_string_equal(layer_key(&model, LAYER_MLP, key), "mlp/gpt2/h768/f3072/s256");
+    struct model untied = model;
+    untied.tied_head = false;
+    assert_string_not_equal(layer_key(&model, LAYER_HEAD, key),
+                            layer_key(&untied, LAYER_HEAD, other));
+    assert_string_equal(layer_key(&model, LAYER_MLP, key), layer_key(&untied, LAYER_MLP, other));
+    untied.blocks = 99;
+    assert_string_equal(layer_key(&model, LAYER_MLP, key), layer_key(&untied, LAYER_MLP, other));
+}
+
+static void test_layer__keys_fit_the_largest_sizes(void **state)
+{
+    (void)state;
+    struct model model = load("gpt2");
+    model.hidden = model.heads = model.kv_heads = model.head_dim = INT64_MAX;
+    model.ffn = model.vocab = model.positions = model.seq_length = INT64_MAX;
+    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
+        char key[LAYER_KEY_BYTES];
+        layer_key(&model, (enum layer_kind)kind, key);
+        assert_non_null(strstr(key, "/s9223372036854775807"));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_layer__chain_alternates),
+        cmocka_unit_test(test_layer__names_parse_back),
+        cmocka_unit_test(test_layer__admits_as_documented),
+        cmocka_unit_test(test_layer__flops_match_the_published_formula),
+        cmocka_unit_test(test_layer__llama_flops_follow_the_weights),
+        cmocka_unit_test(test_layer__key_names_the_work),
+        cmocka_unit_test(test_layer__keys_fit_the_largest_sizes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,206 @@
+#include "support.h"
+
+#include "base/rng.h"
+#include "ir/layer.h"
+#include "ir/model.h"
+
+static struct model load(const char *name)
+{
+    struct model model;
+    struct error err;
+    assert_ok(model_load(&model, name, NULL, &err), &err);
+    return model;
+}
+
+/* A small model of odd sizes, different for each seed. */
+static struct model random_model(uint64_t seed)
+{
+    struct model model = load(rng_below(seed, 0, 0, 2) == 0 ? "gpt2" : "llama-3-8b");
+    model.kv_heads = 1 + (int64_t)rng_below(seed, 0, 1, 3);
+    model.heads = model.kv_heads;
+    if (model.family == MODEL_LLAMA)
+        model.heads *= 1 + (int64_t)rng_below(seed, 0, 2, 4);
+    model.head_dim = 2 + 2 * (int64_t)rng_below(seed, 0, 3, 9);
+    model.hidden = model.heads * model.head_dim;
+    model.ffn = 1 + (int64_t)rng_below(seed, 0, 4, 99);
+    model.vocab = 1 + (int64_t)rng_below(seed, 0, 5, 300);
+    model.seq_length = 1 + (int64_t)rng_below(seed, 0, 6, 70);
+    return model;
+}
+
+static struct micro_batch_shape random_shape(const struct model *model, uint64_t seed)
+{
+    return (struct micro_batch_shape){
+        .sequences = 1 + (int64_t)rng_below(seed, 1, 0, 5),
+        .seq_length = model->seq_length,
+        .threads = 1 + (int)rng_below(seed, 1, 1, 4),
+    };
+}
+
+static bool find(const struct buffer_spec *rows, size_t count, enum buffer_slot slot,
+                 struct buffer_spec *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (rows[i].slot == slot) {
+            *out = rows[i];
+            return true;
+        }
+    }
+    return false;
+}
+
+static void check_rows(const struct model *model, enum layer_kind kind,
+                       struct layer_precision_mode mode, const struct micro_batch_shape *shape)
+{
+    struct buffer_spec rows[LAYER_BUFFERS_MAX];
+    size_t count = layer_buffers(model, kind, mode, shape, rows);
+    uint64_t saved = 0, scratch = 0;
+    bool seen[SLOT_COUNT] = {false};
+
+    assert_in_range(count, 0, LAYER_BUFFERS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        assert_true(rows[i].bytes > 0 && rows[i].bytes % BUFFER_ALIGN_BYTES == 0);
+        assert_false(seen[rows[i].slot]);
+        seen[rows[i].slot] = true;
+        *(rows[i].life == BUFFER_SAVED ? &saved : &scratch) += rows[i].bytes;
+    }
+    assert_true(saved == layer_saved_bytes(model, kind, mode, shape));
+    assert_true(scratch == layer_scratch_bytes(model, kind, mode, shape));
+    if (mode.recompute == RECOMPUTE_FULL)
+        assert_true(saved == 0);
+}
+
+static void test_layer_buffers__properties_hold_for_random_shapes(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 500; seed++) {
+        struct model model = random_model(seed);
+        struct micro_batch_shape shape = random_shape(&model, seed);
+        for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
+            for (int precision = 0; precision < PRECISION_COUNT; precision++) {
+                for (int recompute = 0; recompute < RECOMPUTE_COUNT; recompute++) {
+                    struct layer_precision_mode mode = {(enum precision)precision,
+                                                        (enum recompute)recompute};
+                    check_rows(&model, (enum layer_kind)kind, mode, &shape);
+                }
+            }
+        }
+    }
+}
+
+static void test_layer_buffers__selective_drops_the_probabilities_alone(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 200; seed++) {
+        struct model model = random_model(seed);
+        struct micro_batch_shape shape = random_shape(&model, seed);
+        for (int p = 0; p < PRECISION_COUNT; p++) {
+            struct layer_precision_mode none = {(enum precision)p, RECOMPUTE_NONE};
+            struct layer_precision_mode selective = {(enum precision)p, RECOMPUTE_SELECTIVE};
+            struct buffer_spec rows[LAYER_BUFFERS_MAX], probs;
+            size_t count = layer_buffers(&model, LAYER_ATTENTION, none, &shape, rows);
+            assert_true(find(rows, count, SLOT_PROBS, &probs));
+            assert_true(layer_saved_bytes(&model, LAYER_ATTENTION, none, &shape) - probs.bytes ==
+                        layer_saved_bytes(&model, LAYER_ATTENTION, selective, &shape));
+            uint64_t exact =
+                (uint64_t)(shape.sequences * model.heads * shape.seq_length * shape.seq_length) *
+                precision_bytes((enum precision)p);
+            assert_true(probs.bytes >= exact && probs.bytes < exact + BUFFER_ALIGN_BYTES);
+        }
+    }
+}
+
+static void test_layer_buffers__head_and_embedding(void **state)
+{
+    (void)state;
+    struct model model = load("gpt2");
+    struct micro_batch_shape shape = {.sequences = 4, .seq_length = 64, .threads = 2};
+    struct layer_precision_mode fp32 = {PRECISION_FP32, RECOMPUTE_NONE};
+    struct layer_precision_mode bf16 = {PRECISION_BF16, RECOMPUTE_NONE};
+    struct buffer_spec rows[LAYER_BUFFERS_MAX], row;
+
+    assert_int_equal(layer_buffers(&model, LAYER_EMBEDDING, fp32, &shape, rows), 0);
+    size_t count = layer_buffers(&model, LAYER_HEAD, fp32, &shape, rows);
+    assert_true(find(rows, count, SLOT_LOGITS, &row));
+    assert_true(row.bytes == UINT64_C(4) * 256 * 50257 && row.life == BUFFER_SAVED);
+    assert_false(find(rows, count, SLOT_GRAD_B, &row));
+    count = layer_buffers(&model, LAYER_HEAD, bf16, &shape, rows);
+    assert_true(find(rows, count, SLOT_GRAD_B, &row));
+    assert_true(row.bytes == UINT64_C(2) * 256 * 50257 && row.life == BUFFER_SCRATCH);
+}
+
+/* What is kept, written out by hand for one case of each family: T = 256, s = 64. */
+static void test_layer_buffers__kept_sizes_of_one_case(void **state)
+{
+    (void)state;
+    static const struct {
+        enum layer_kind kind;
+        enum buffer_slot slot;
+        uint64_t gpt2_bytes, llama_bytes;
+    } kept[] = {
+        {LAYER_ATTENTION, SLOT_NORM_STATS, 256 * 8, 256 * 8},
+        {LAYER_ATTENTION, SLOT_NORM_OUT, 256 * 768 * 2, 256 * 4096 * 2},
+        {LAYER_ATTENTION, SLOT_QKV, 256 * 2304 * 2, 256 * 6144 * 2},
+        {LAYER_ATTENTION, SLOT_PROBS, 4 * 12 * 64 * 64 * 2, 4 * 32 * 64 * 64 * 2},
+        {LAYER_ATTENTION, SLOT_CONTEXT, 256 * 768 * 2, 256 * 4096 * 2},
+        {LAYER_MLP, SLOT_NORM_OUT, 256 * 768 * 2, 256 * 4096 * 2},
+        {LAYER_MLP, SLOT_PRE, 256 * 3072 * 2, 256 * 28672 * 2},
+        {LAYER_MLP, SLOT_ACT, 256 * 3072 * 2, 256 * 14336 * 2},
+    };
+    struct model gpt2 = load("gpt2"), llama = load("llama-3-8b");
+    struct micro_batch_shape shape = {.sequences = 4, .seq_length = 64, .threads = 2};
+    struct layer_precision_mode bf16 = {PRECISION_BF16, RECOMPUTE_NONE};
+    struct buffer_spec rows[LAYER_BUFFERS_MAX], row;
+
+    for (size_t i = 0; i < COUNT(kept); i++) {
+        size_t count = layer_buffers(&gpt2, kept[i].kind, bf16, &shape, rows);
+        assert_true(find(rows, count, kept[i].slot, &row));
+        assert_int_equal(row.life, BUFFER_SAVED);
+        assert_int_equal(row.bytes, kept[i].gpt2_bytes);
+        count = layer_buffers(&llama, kept[i].kind, bf16, &shape, rows);
+        assert_true(find(rows, count, kept[i].slot, &row));
+        assert_int_equal(row.bytes, kept[i].llama_bytes);
+    }
+}
+
+static void test_layer_buffers__boundary_is_fp32(void **state)
+{
+    (void)state;
+    struct model model = load("gpt2");
+    struct micro_batch_shape shape = {.sequences = 3, .seq_length = 5, .threads = 1};
+    assert_int_equal(boundary_bytes(&model, &shape), 15 * 768 * 4);
+    model.hidden = 3;
+    assert_int_equal(boundary_bytes(&model, &shape), 192);
+}
+
+/* A size beyond any machine must not come back as a small one. */
+static void test_layer_buffers__huge_sizes_do_not_wrap(void **state)
+{
+    (void)state;
+    struct model model = load("llama-3-8b");
+    model.heads = model.kv_heads = 1 << 16;
+    model.hidden = 1 << 20;
+    model.ffn = 1 << 22;
+    model.vocab = model.seq_length = 1 << 24;
+    struct micro_batch_shape shape = {
+        .sequences = 1 << 20, .seq_length = 1 << 24, .threads = 1 << 16};
+    struct layer_precision_mode mode = {PRECISION_FP32, RECOMPUTE_NONE};
+    for (int kind = LAYER_ATTENTION; kind < LAYER_KIND_COUNT; kind++) {
+        uint64_t bytes = layer_saved_bytes(&model, (enum layer_kind)kind, mode, &shape);
+        assert_true(bytes >= UINT64_C(1) << 56 && bytes < UINT64_C(1) << 62);
+    }
+    assert_true(boundary_bytes(&model, &shape) == UINT64_C(1) << 56);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_layer_buffers__properties_hold_for_random_shapes),
+        cmocka_unit_test(test_layer_buffers__selective_drops_the_probabilities_alone),
+        cmocka_unit_test(test_layer_buffers__head_and_embedding),
+        cmocka_unit_test(test_layer_buffers__kept_sizes_of_one_case),
+        cmocka_unit_test(test_layer_buffers__boundary_is_fp32),
+        cmocka_unit_test(test_layer_buffers__huge_sizes_do_not_wrap),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

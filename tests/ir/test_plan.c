@@ -1,0 +1,369 @@
+#include "support.h"
+
+#include "base/hash.h"
+#include "ir/model.h"
+#include "ir/plan.h"
+
+static struct quantity measured(double value)
+{
+    return (struct quantity){value, value / 64.0, PROVENANCE_MEASURED};
+}
+
+static void predict(struct plan *plan)
+{
+    struct prediction *p = &plan->prediction;
+    p->layer_count = plan->layer_count;
+    p->layers = calloc(p->layer_count, sizeof(*p->layers));
+    assert_non_null(p->layers);
+    p->time_s = measured(0.0);
+    p->memory_bytes = measured(0.0);
+    p->energy_j = quantity_absent();
+    for (int i = 0; i < PHASE_COUNT; i++) {
+        p->phase_time_s[i] = measured(0.1 * (i + 1));
+        p->phase_energy_j[i] = quantity_absent();
+        p->time_s = quantity_add(p->time_s, p->phase_time_s[i]);
+    }
+    for (int i = 0; i < MEMORY_TERM_COUNT; i++) {
+        p->memory_term_bytes[i] = measured(1e6 / (i + 3));
+        p->memory_bytes = quantity_add(p->memory_bytes, p->memory_term_bytes[i]);
+    }
+    for (size_t l = 0; l < p->layer_count; l++) {
+        for (int i = 0; i < PHASE_COUNT; i++) {
+            p->layers[l].time_s[i] = measured(1.0 / (double)(l + 3));
+            p->layers[l].energy_j[i] = quantity_absent();
+        }
+        p->layers[l].saved_bytes = 64 * l;
+        p->layers[l].scratch_bytes = 128 * l;
+        p->layers[l].static_bytes = 4096 + l;
+    }
+}
+
+static struct plan make(const char *source, int64_t blocks)
+{
+    struct model_overrides overrides = {.layers = blocks};
+    struct plan plan = {
+        .ranks = 2,
+        .data_parallel = 2,
+        .pipeline = 1,
+        .threads = 1,
+        .global_batch = 24,
+        .micro_batch = 4,
+        .micro_batches = 3,
+        .memory_cap_bytes = UINT64_C(2) << 30,
+        .status = PLAN_GAP,
+        .objective = {.weight_time = 0.7,
+                      .weight_memory = 0.3,
+                      .time_unit_s = 0.1,
+                      .memory_unit_bytes = 1e9,
+                      .value = 1.25,
+                      .bound = 1.2,
+                      .gap = 0.04},
+        .pins = "micro-batch=4",
+        .profile_hash = "0123456789abcdef",
+        .host = "a \"host\"",
+        .created_unix_ms = 1795161600000,
+    };
+    struct error err;
+    assert_ok(model_load(&plan.model, source, &overrides, &err), &err);
+    hash_format(model_hash(&plan.model), plan.model_hash);
+    plan.layer_count = model_layer_count(&plan.model);
+    plan.layers = calloc(plan.layer_count, sizeof(*plan.layers));
+    assert_non_null(plan.layers);
+    for (size_t i = 0; i < plan.layer_count; i++) {
+        enum layer_kind kind = model_layer(&plan.model, i).kind;
+        plan.layers[i].tensor_parallel = 1;
+        if (kind == LAYER_ATTENTION)
+            plan.layers[i].recompute = i % 3 == 0 ? RECOMPUTE_FULL : RECOMPUTE_SELECTIVE;
+        plan.layers[i].precision = kind == LAYER_MLP ? PRECISION_BF16 : PRECISION_FP32;
+    }
+    predict(&plan);
+    assert_ok(plan_validate(&plan, "made", &err), &err);
+    return plan;
+}
+
+static char *json_of(const struct plan *plan)
+{
+    struct text text = {0};
+    struct error err;
+    assert_ok(plan_write_json(plan, &text, &err), &err);
+    return text.data;
+}
+
+static void test_plan__round_trip_is_exact(void **state)
+{
+    (void)state;
+    static const char *const sources[] = {"gpt2", "llama-3-8b", "mistral-7b"};
+    for (size_t i = 0; i < COUNT(sources); i++) {
+        struct plan plan = make(sources[i], 3), back;
+        struct error err;
+        char *first = json_of(&plan);
+        assert_ok(plan_parse(&back, first, "text", &err), &err);
+        char *second = json_of(&back);
+        assert_string_equal(first, second);
+        assert_true(plan_hash(&plan) == plan_hash(&back));
+        assert_memory_equal(plan.layers, back.layers, plan.layer_count * sizeof(*plan.layers));
+        assert_true(plan.prediction.time_s.value == back.prediction.time_s.value);
+        assert_true(plan.prediction.time_s.deviation == back.prediction.time_s.deviation);
+        assert_int_equal(back.prediction.energy_j.provenance, PROVENANCE_ABSENT);
+        assert_int_equal(back.prediction.layers[2].saved_bytes, 128);
+        assert_string_equal(back.host, "a \"host\"");
+        assert_true(back.created_unix_ms == plan.created_unix_ms);
+        free(first);
+        free(second);
+        plan_clear(&plan);
+        plan_clear(&back);
+    }
+}
+
+static void test_plan__saved_plan_loads(void **state)
+{
+    (void)state;
+    struct plan plan = make("gpt2", 1), back;
+    struct error err;
+    const char *path = temporary_file("");
+    assert_ok(plan_save(&plan, path, &err), &err);
+    assert_ok(plan_load(&back, path, &err), &err);
+    assert_true(plan_hash(&plan) == plan_hash(&back));
+    unlink(path);
+    assert_int_not_equal(plan_load(&back, path, &err), STATUS_OK);
+    assert_contains(err.message, path);
+    assert_int_not_equal(plan_save(&plan, "/nonexistent/p.json", &err), STATUS_OK);
+    plan_clear(&plan);
+    plan_clear(&back);
+}
+
+static void test_plan__without_a_prediction_everything_is_absent(void **state)
+{
+    (void)state;
+    struct plan plan = make("gpt2", 1), back;
+    struct error err;
+    prediction_clear(&plan.prediction);
+    char *text = json_of(&plan);
+    assert_contains(text, "\"prediction\": null");
+    assert_ok(plan_parse(&back, text, "text", &err), &err);
+    assert_null(back.prediction.layers);
+    assert_int_equal(back.prediction.time_s.provenance, PROVENANCE_ABSENT);
+    assert_int_equal(back.prediction.phase_time_s[PHASE_OTHER].provenance, PROVENANCE_ABSENT);
+    assert_int_equal(back.prediction.memory_term_bytes[0].provenance, PROVENANCE_ABSENT);
+    free(text);
+    plan_clear(&plan);
+    plan_clear(&back);
+}
+
+static void test_plan__copy_is_deep(void **state)
+{
+    (void)state;
+    struct plan plan = make("gpt2", 1), copy;
+    struct error err;
+    assert_ok(plan_copy(&copy, &plan, &err), &err);
+    char *before = json_of(&copy);
+    plan.layers[1].recompute = RECOMPUTE_NONE;
+    plan.prediction.layers[1].saved_bytes = 1;
+    plan_clear(&plan);
+    char *after = json_of(&copy);
+    assert_string_equal(before, after);
+    free(before);
+    free(after);
+    plan_clear(&copy);
+    plan_clear(&copy); /* a cleared plan may be cleared again */
+}
+
+static void test_plan__each_broken_relation_is_named(void **state)
+{
+    (void)state;
+    struct error err;
+#define BREAK(change, part)                                                                        \
+    do {                                                                                           \
+        struct plan p = make("gpt2", 2);                                                           \
+        change;                                                                                    \
+        assert_int_not_equal(plan_validate(&p, "here", &err), STATUS_OK);                          \
+        assert_contains(err.message, "here: key '" part "'");                                      \
+        plan_clear(&p);                                                                            \
+    } while (0)
+    BREAK(p.model.heads = 5, "model.kv_heads");
+    BREAK(p.model.norm_epsilon = 2e-5, "model_hash");
+    BREAK(p.ranks = 3, "ranks");
+    BREAK(p.ranks = 0, "ranks");
+    BREAK(p.data_parallel = -2, "data_parallel");
+    BREAK(p.data_parallel = 1, "ranks");
+    BREAK((p.pipeline = 2, p.data_parallel = 1), "pipeline");
+    BREAK(p.threads = 0, "threads");
+    BREAK(p.global_batch = 25, "global_batch");
+    BREAK(p.micro_batch = 0, "micro_batch");
+    BREAK(p.micro_batch = INT64_MAX, "micro_batch");
+    BREAK(p.micro_batches = 4, "global_batch");
+    BREAK(p.memory_cap_bytes = UINT64_MAX, "memory_cap_bytes");
+    BREAK(p.status = (enum plan_status)9, "status");
+    BREAK(p.layer_count = 5, "layers");
+    BREAK((free(p.layers), p.layers = NULL), "layers");
+    BREAK(p.layers[0].recompute = RECOMPUTE_FULL, "layers[0].recompute");
+    BREAK(p.layers[0].precision = PRECISION_BF16, "layers[0].precision");
+    BREAK(p.layers[2].recompute = RECOMPUTE_SELECTIVE, "layers[2].recompute");
+    BREAK(p.layers[5].recompute = RECOMPUTE_FULL, "layers[5].recompute");
+    BREAK(p.layers[1].recompute = (enum recompute)17, "layers[1].recompute");
+    BREAK(p.layers[1].precision = (enum precision)17, "layers[1].precision");
+    BREAK(p.layers[1].stage = 1, "layers[1].stage");
+    BREAK(p.layers[1].stage = -1, "layers[1].stage");
+    BREAK(p.layers[1].tensor_parallel = 2, "layers[1].tensor_parallel");
+    BREAK(p.layers[1].zero_stage = 1, "layers[1].zero_stage");
+    BREAK(p.objective.weight_time = -1.0, "objective.weight_time");
+    BREAK(p.objective.value = 0.0 / 0.0, "objective.value");
+    BREAK(p.objective.bound = 2.0, "objective.bound");
+    BREAK(p.objective.gap = 1.5, "objective.gap");
+    BREAK(p.prediction.layer_count = 2, "prediction.layers");
+    BREAK(p.prediction.time_s.value *= 1.1, "prediction.time_s");
+    BREAK(p.prediction.memory_bytes.value += 1e4, "prediction.memory_bytes");
+    BREAK(p.model_hash[0] = 'x', "model_hash");
+#undef BREAK
+}
+
+static void test_plan__hostile_texts_name_the_key(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *old, *by, *part;
+    } cases[] = {
+        {"temper-plan", "temper-machine", "'format'"},
+        {"\"format\": \"temper-plan\",", "", "'format'"},
+        {"\"version\": 1", "\"version\": 2", "newer"},
+        {"\"version\": 1", "\"version\": -1", "'version'"},
+        {"\"ranks\": 2", "\"ranks\": 2.0", "'ranks'"},
+        {"\"ranks\": 2", "\"ranks\": 4294967298", "'ranks'"},
+        {"\"ranks\": 2,", "", "'ranks'"},
+        {"\"threads\": 1", "\"threads\": \"1\"", "'threads'"},
+        {"\"threads\": 1", "\"threads\": 1, \"thread\": 2", "'thread'"},
+        {"\"memory_cap_bytes\": 2147483648", "\"memory_cap_bytes\": -1", "'memory_cap_bytes'"},
+        {"\"status\": \"gap\"", "\"status\": \"good\"", "optimal, gap, predicted"},
+        {"\"micro-batch=4\"", "4", "'pins'"},
+        {"\"0123456789abcdef\"", "\"0123456789abcdef0\"", "'profile_hash'"},
+        {"\"family\": \"gpt2\"", "\"family\": \"bert\"", "'model.family'"},
+        {"\"heads\": 12", "\"heads\": 13", "'model."},
+        {"\"heads\": 12", "\"heads\": 12, \"wings\": 2", "'model.wings'"},
+        {"\"tied_head\": true", "\"tied_head\": 1", "'model.tied_head'"},
+        {"\"raw\": false", "\"raw\": null", "'objective.raw'"},
+        {"\"value\": 1.25", "\"value\": \"1.25\"", "'objective.value'"},
+        {"\"kind\": \"attention\"", "\"kind\": \"mlp\"", "'layers[1].kind'"},
+        {"\"layer\": 0", "\"layer\": 1", "'layers[0].layer'"},
+        {"\"recompute\": \"none\"", "\"recompute\": \"all\"", "none, selective, full"},
+        {"\"precision\": \"fp32\"", "\"precision\": \"fp16\"", "'layers[0].precision'"},
+        {"\"precision\": \"fp32\"", "\"precision\": \"fp32\", \"x\": 1", "'layers[0].x'"},
+        {"\"prediction\": {", "\"prediction\": 3, \"y\": {", "'y'"},
+        {"\"time_s\": {", "\"time_s\": 5, \"z\": {", "'prediction.z'"},
+        {"\"provenance\": \"measured\"", "\"provenance\": \"absent\"", "prediction.time_s"},
+        {"\"provenance\": \"measured\"", "\"provenance\": \"guessed\"",
+         "measured, interpolated, modelled, absent"},
+        {"\"saved_bytes\": 0", "\"saved_bytes\": -64", "saved_bytes"},
+        {"\"created_unix_ms\": 1795161600000", "\"created_unix_ms\": -1", "created_unix_ms"},
+    };
+    struct plan plan = make("gpt2", 1);
+    char *text = json_of(&plan);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        char *changed = replaced(text, cases[i].old, cases[i].by);
+        struct plan back = {.ranks = 77};
+        struct error err;
+        if (plan_parse(&back, changed, "p.json", &err) == STATUS_OK)
+            fail_msg("accepted: %s -> %s", cases[i].old, cases[i].by);
+        assert_contains(err.message, "p.json: ");
+        assert_contains(err.message, cases[i].part);
+        assert_int_equal(back.ranks, 77);
+        free(changed);
+    }
+    free(text);
+    plan_clear(&plan);
+}
+
+static void test_plan__every_truncation_is_refused(void **state)
+{
+    (void)state;
+    struct plan plan = make("gpt2", 1);
+    char *text = json_of(&plan);
+    size_t end = strlen(text);
+    while (end > 0 && text[end - 1] != '}')
+        end--;
+    for (size_t bytes = 0; bytes < end; bytes += 41) {
+        struct plan back;
+        struct error err;
+        char *part = strndup(text, bytes);
+        assert_non_null(part);
+        assert_int_equal(plan_parse(&back, part, "p.json", &err), STATUS_INVALID);
+        free(part);
+    }
+    free(text);
+    plan_clear(&plan);
+}
+
+static void test_plan__hash_covers_all_but_prediction_and_time(void **state)
+{
+    (void)state;
+#define CHANGES(expected, change)                                                                  \
+    do {                                                                                           \
+        struct plan p = make("gpt2", 2);                                                           \
+        uint64_t before = plan_hash(&p);                                                           \
+        change;                                                                                    \
+        assert_true((plan_hash(&p) != before) == (expected));                                      \
+        plan_clear(&p);                                                                            \
+    } while (0)
+    CHANGES(false, prediction_clear(&p.prediction));
+    CHANGES(false, p.created_unix_ms++);
+    CHANGES(true, p.model.seq_length--);
+    CHANGES(true, p.model.ffn++);
+    CHANGES(true, p.ranks++);
+    CHANGES(true, p.data_parallel++);
+    CHANGES(true, p.pipeline++);
+    CHANGES(true, p.threads++);
+    CHANGES(true, p.global_batch++);
+    CHANGES(true, p.micro_batch++);
+    CHANGES(true, p.micro_batches++);
+    CHANGES(true, p.memory_cap_bytes++);
+    CHANGES(true, p.status = PLAN_OPTIMAL);
+    CHANGES(true, p.objective.weight_energy = 1.0);
+    CHANGES(true, p.objective.raw = true);
+    CHANGES(true, p.pins[0] = 'x');
+    CHANGES(true, p.host[0] = 'x');
+    CHANGES(true, p.profile_hash[0] = 'x');
+    CHANGES(true, p.layers[3].recompute = RECOMPUTE_NONE);
+    CHANGES(true, p.layers[3].precision = PRECISION_BF16);
+    CHANGES(true, p.layers[3].zero_stage = 1);
+#undef CHANGES
+}
+
+static void test_plan__shape_is_the_micro_batch(void **state)
+{
+    (void)state;
+    struct plan plan = make("gpt2", 1);
+    struct micro_batch_shape shape = plan_shape(&plan);
+    assert_int_equal(shape.sequences, 4);
+    assert_int_equal(shape.seq_length, 1024);
+    assert_int_equal(shape.threads, 1);
+    plan_clear(&plan);
+}
+
+static void test_plan__page_example_parses(void **state)
+{
+    (void)state;
+    char *text = page_example("docs/plan.md");
+    struct plan plan;
+    struct error err;
+    assert_ok(plan_parse(&plan, text, "docs/plan.md", &err), &err);
+    assert_non_null(plan.prediction.layers);
+    assert_int_equal(strlen(plan.model_hash), 16);
+    plan_clear(&plan);
+    free(text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_plan__round_trip_is_exact),
+        cmocka_unit_test(test_plan__saved_plan_loads),
+        cmocka_unit_test(test_plan__without_a_prediction_everything_is_absent),
+        cmocka_unit_test(test_plan__copy_is_deep),
+        cmocka_unit_test(test_plan__each_broken_relation_is_named),
+        cmocka_unit_test(test_plan__hostile_texts_name_the_key),
+        cmocka_unit_test(test_plan__every_truncation_is_refused),
+        cmocka_unit_test(test_plan__hash_covers_all_but_prediction_and_time),
+        cmocka_unit_test(test_plan__shape_is_the_micro_batch),
+        cmocka_unit_test(test_plan__page_example_parses),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
