@@ -1,0 +1,272 @@
+/* One training, many plans: what a plan may change (recompute, micro-batch, threads, ranks) must
+ * not change what is learnt. Run alone, and under mpirun with 2 and 3 ranks. */
+#include "trained.h"
+
+#include "base/file.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+// clang-format off
+#include <cmocka.h>
+// clang-format on
+
+enum { STEPS = 6 };
+
+static struct comm *world;
+
+static const struct trained_case base_case = {.model = "gpt2",
+                                              .data_parallel = 1,
+                                              .threads = 1,
+                                              .global_batch = 12,
+                                              .micro_batch = 12,
+                                              .learning_rate = 3e-3,
+                                              .clip_norm = 1};
+
+static const char *const models[] = {"gpt2", "llama"};
+
+struct outcome {
+    double losses[STEPS];
+    float *weights;
+    uint64_t count;
+};
+
+static void train(const struct trained_case *what, struct comm *comm, struct outcome *out)
+{
+    struct trained trained;
+    struct error err = {0};
+    char folder[64];
+    /* One folder for all ranks: rank 0 writes it, all read it. */
+    int64_t name = getpid();
+    assert_int_equal(comm_broadcast(comm, &name, sizeof name, 0, &err), STATUS_OK);
+    snprintf(folder, sizeof folder, "/tmp/temper-trained-%lld", (long long)name);
+    trained_open(&trained, what, comm);
+    trained_steps(&trained, STEPS, out->losses);
+    out->weights = trained_weights(&trained, folder, &out->count);
+    assert_int_equal(comm_barrier(comm, &err), STATUS_OK);
+    if (comm_rank(comm) == 0)
+        assert_int_equal(folder_remove(folder, &err), STATUS_OK);
+    trained_close(&trained);
+}
+
+/* Weights of `what` over `comm` against the base case of the same model on one rank. */
+static void assert_same_training(const struct trained_case *what, struct comm *comm,
+                                 double loss_tolerance, double weight_tolerance)
+{
+    struct outcome expected, got;
+    struct comm *alone = NULL;
+    struct error err = {0};
+    struct trained_case reference = base_case;
+    reference.model = what->model;
+    assert_int_equal(comm_open_alone(&alone, &err), STATUS_OK);
+    train(&reference, alone, &expected);
+    train(what, comm, &got);
+    for (int i = 0; i < STEPS; i++)
+        assert_true(fabs(got.losses[i] / expected.losses[i] - 1) <= loss_tolerance);
+    assert_true(relative_distance(got.weights, expected.weights, got.count) <= weight_tolerance);
+    free(expected.weights);
+    free(got.weights);
+    comm_close(alone);
+}
+
+static void test_trainer__loss_falls(void **state)
+{
+    (void)state;
+    for (size_t m = 0; m < 2; m++) {
+        struct trained_case what = base_case;
+        struct trained trained;
+        struct comm *alone = NULL;
+        struct error err = {0};
+        double losses[40];
+        what.model = models[m];
+        assert_int_equal(comm_open_alone(&alone, &err), STATUS_OK);
+        trained_open(&trained, &what, alone);
+        trained_steps(&trained, 40, losses);
+        /* Untrained: near the uniform guess over 256 bytes. */
+        assert_true(fabs(losses[0] - log(256)) < 0.3);
+        assert_true(losses[39] < 0.75 * losses[0]);
+        double validation = 0;
+        assert_int_equal(trainer_evaluate(trained.trainer, 0, &validation, &err), STATUS_OK);
+        assert_true(fabs(validation / losses[39] - 1) < 0.15);
+        trained_close(&trained);
+        comm_close(alone);
+    }
+}
+
+static void test_trainer__recompute_changes_no_bit(void **state)
+{
+    (void)state;
+    for (size_t m = 0; m < 2; m++)
+        for (int recompute = RECOMPUTE_SELECTIVE; recompute < RECOMPUTE_COUNT; recompute++) {
+            struct trained_case what = base_case;
+            what.model = models[m];
+            what.mode.recompute = (enum recompute)recompute;
+            struct comm *alone = NULL;
+            struct error err = {0};
+            assert_int_equal(comm_open_alone(&alone, &err), STATUS_OK);
+            assert_same_training(&what, alone, 0, 0);
+            comm_close(alone);
+        }
+}
+
+/* Sums are taken in another order: rounding of fp32 over a few hundred terms a step. */
+static const double loss_rounding = 2e-6, weight_rounding = 2e-5;
+
+static void test_trainer__accumulation_equals_the_full_batch(void **state)
+{
+    (void)state;
+    static const int64_t sizes[] = {1, 2, 3, 4, 6};
+    for (size_t m = 0; m < 2; m++)
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            struct trained_case what = base_case;
+            struct comm *alone = NULL;
+            struct error err = {0};
+            what.model = models[m];
+            what.micro_batch = sizes[i];
+            assert_int_equal(comm_open_alone(&alone, &err), STATUS_OK);
+            assert_same_training(&what, alone, loss_rounding, weight_rounding);
+            comm_close(alone);
+        }
+}
+
+static void test_trainer__threads_change_rounding_only(void **state)
+{
+    (void)state;
+    struct trained_case what = base_case;
+    struct comm *alone = NULL;
+    struct error err = {0};
+    what.threads = 2;
+    assert_int_equal(comm_open_alone(&alone, &err), STATUS_OK);
+    assert_same_training(&what, alone, loss_rounding, weight_rounding);
+    comm_close(alone);
+}
+
+static void test_trainer__ranks_change_rounding_only(void **state)
+{
+    (void)state;
+    for (size_t m = 0; m < 2; m++) {
+        struct trained_case what = base_case;
+        what.model = models[m];
+        what.data_parallel = comm_size(world);
+        what.micro_batch = what.global_batch / what.data_parallel / 2;
+        assert_same_training(&what, world, loss_rounding, weight_rounding);
+    }
+}
+
+static void test_trainer__bf16_stays_near_fp32(void **state)
+{
+    (void)state;
+    struct device *device = NULL;
+    struct error err = {0};
+    assert_int_equal(device_open(&device, 1, &err), STATUS_OK);
+    bool supported = device_supports(device, PRECISION_BF16);
+    device_close(device);
+    if (!supported)
+        skip();
+    for (size_t m = 0; m < 2; m++) {
+        struct trained_case what = base_case;
+        struct comm *alone = NULL;
+        what.model = models[m];
+        what.mode.precision = PRECISION_BF16;
+        assert_int_equal(comm_open_alone(&alone, &err), STATUS_OK);
+        /* Unit roundoff of bf16 is 2^-8; losses are means over hundreds of tokens. */
+        assert_same_training(&what, alone, 1.0 / 256, 4.0 / 256);
+        comm_close(alone);
+    }
+}
+
+/* Save after three steps, go on to six; load the three, go on to six: the same bits. */
+static void test_trainer__resume_is_bit_exact(void **state)
+{
+    (void)state;
+    struct trained_case what = base_case;
+    struct trained whole, resumed;
+    struct error err = {0};
+    char folder[64] = "", ends[64] = "";
+    uint64_t count = 0;
+    double losses[3], resumed_losses[3];
+    /* One folder for all ranks: rank 0 writes it, and reads it for them. */
+    int64_t name = getpid();
+    assert_int_equal(comm_broadcast(world, &name, sizeof name, 0, &err), STATUS_OK);
+    snprintf(folder, sizeof folder, "/tmp/temper-resume-%lld", (long long)name);
+    snprintf(ends, sizeof ends, "/tmp/temper-resume-end-%lld", (long long)name);
+    what.data_parallel = comm_size(world);
+    what.micro_batch = 2;
+    trained_open(&whole, &what, world);
+    trained_steps(&whole, 3, NULL);
+    assert_int_equal(trainer_save_checkpoint(whole.trainer, folder, 1, &err), STATUS_OK);
+    trained_steps(&whole, 3, losses);
+    trained_open(&resumed, &what, world);
+    assert_int_equal(trainer_load_checkpoint(resumed.trainer, folder, &err), STATUS_OK);
+    assert_int_equal(trainer_step_count(resumed.trainer), 3);
+    trained_steps(&resumed, 3, resumed_losses);
+    assert_memory_equal(losses, resumed_losses, sizeof losses);
+    float *expected = trained_weights(&whole, ends, &count);
+    assert_int_equal(comm_barrier(world, &err), STATUS_OK);
+    float *got = trained_weights(&resumed, ends, &count);
+    assert_memory_equal(expected, got, count * sizeof *expected);
+    free(expected);
+    free(got);
+    trained_close(&whole);
+    trained_close(&resumed);
+    assert_int_equal(comm_barrier(world, &err), STATUS_OK);
+    if (comm_rank(world) == 0) {
+        assert_int_equal(folder_remove(folder, &err), STATUS_OK);
+        assert_int_equal(folder_remove(ends, &err), STATUS_OK);
+    }
+}
+
+/* A learning rate that throws the weights to infinity: steps are skipped, counted, then refused. */
+static void test_trainer__nan_is_skipped_counted_and_stopped(void **state)
+{
+    (void)state;
+    struct trained_case what = base_case;
+    struct trained trained;
+    struct comm *alone = NULL;
+    struct error err = {0};
+    struct step_result result = {0};
+    what.learning_rate = 1e38;
+    assert_int_equal(comm_open_alone(&alone, &err), STATUS_OK);
+    trained_open(&trained, &what, alone);
+    enum status status = STATUS_OK;
+    int steps = 0;
+    while (status == STATUS_OK && steps < 20) {
+        status = trainer_step(trained.trainer, &result, &err);
+        steps++;
+    }
+    assert_int_equal(status, STATUS_FAILED);
+    assert_true(result.skipped);
+    assert_int_equal(trainer_skipped_count(trained.trainer), 3);
+    assert_non_null(strstr(err.message, "not finite for 3 steps in a row"));
+    trained_close(&trained);
+    comm_close(alone);
+}
+
+int main(void)
+{
+    const struct CMUnitTest alone[] = {
+        cmocka_unit_test(test_trainer__loss_falls),
+        cmocka_unit_test(test_trainer__recompute_changes_no_bit),
+        cmocka_unit_test(test_trainer__accumulation_equals_the_full_batch),
+        cmocka_unit_test(test_trainer__threads_change_rounding_only),
+        cmocka_unit_test(test_trainer__bf16_stays_near_fp32),
+        cmocka_unit_test(test_trainer__resume_is_bit_exact),
+        cmocka_unit_test(test_trainer__nan_is_skipped_counted_and_stopped),
+    };
+    const struct CMUnitTest together[] = {
+        cmocka_unit_test(test_trainer__ranks_change_rounding_only),
+        cmocka_unit_test(test_trainer__resume_is_bit_exact),
+    };
+    struct error err = {0};
+    if (comm_open(&world, &err) != STATUS_OK) {
+        fprintf(stderr, "%s\n", err.message);
+        return 1;
+    }
+    int failed = comm_size(world) > 1 ? cmocka_run_group_tests(together, NULL, NULL)
+                                      : cmocka_run_group_tests(alone, NULL, NULL);
+    comm_close(world);
+    return failed;
+}
