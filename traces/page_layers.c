@@ -1,0 +1,40 @@
+#include "base/units.h"
+#include "traces/page_parts.h"
+
+static void append_row(const struct page *page, size_t index)
+{
+    const struct layer_comparison *layer = &page->comparison->layers[index];
+    char label[FIGURE_TEXT_BYTES], bytes[UNIT_TEXT_BYTES];
+    text_printf(page->out, "<tr><td>%s</td><td class=\"left\">%s \xc2\xb7 %s</td>",
+                figure_layer(layer->layer, label), precision_name(layer->strategy.precision),
+                recompute_name(layer->strategy.recompute));
+    page_comparison_cells(page, FIGURE_SECONDS, &layer->phase_s[PHASE_FORWARD]);
+    page_comparison_cells(page, FIGURE_SECONDS, &layer->phase_s[PHASE_BACKWARD]);
+    page_comparison_cells(page, FIGURE_SECONDS, &layer->total_s);
+    page_comparison_cells(page, FIGURE_JOULES, &layer->energy_j);
+    text_printf(page->out, "<td>%s</td></tr>\n", format_bytes((double)layer->saved_bytes, bytes));
+}
+
+void page_layers(const struct page *page)
+{
+    page_section(
+        page, "layers", "Layer by layer",
+        "One step, all micro-batches of a rank. The total has every phase that was recorded "
+        "by layer.");
+    text_append(page->out,
+                "<div class=\"scroll\"><table><thead>\n"
+                "<tr><th rowspan=\"2\">layer</th><th rowspan=\"2\" class=\"left\">precision "
+                "\xc2\xb7<br/>recompute</th>"
+                "<th class=\"group\" colspan=\"3\">forward</th>"
+                "<th class=\"group\" colspan=\"3\">backward</th>"
+                "<th class=\"group\" colspan=\"3\">total time</th>"
+                "<th class=\"group\" colspan=\"3\">energy</th>"
+                "<th rowspan=\"2\">kept for<br/>backward</th></tr>\n<tr>");
+    for (int group = 0; group < 4; group++)
+        text_append(page->out, "<th>predicted</th><th>measured</th><th>error</th>");
+    text_append(page->out, "</tr></thead><tbody>\n");
+    for (size_t i = 0; i < page->comparison->layer_count; i++)
+        append_row(page, i);
+    text_append(page->out, "</tbody></table></div>\n");
+    page_section_end(page);
+}
