@@ -84,6 +84,11 @@ void trainer_close(struct trainer *trainer)
     free(trainer);
 }
 
+void trainer_record(struct trainer *trainer, struct event_sink sink)
+{
+    trainer->pass.sink = sink;
+}
+
 uint64_t trainer_layout_bytes(const struct trainer *trainer)
 {
     return trainer->layout.bytes;
@@ -190,7 +195,6 @@ static enum status accumulate_gradients(struct trainer *trainer, double *loss_su
     const struct plan *plan = trainer->setup.plan;
     struct pass *pass = &trainer->pass;
     pass->step = trainer->state.step;
-    pass->sink = trainer->setup.sink;
     pass->loss_scale = (float)(1.0 / ((double)plan->global_batch * (double)plan->model.seq_length));
     *loss_sum = 0;
     for (int64_t i = 0; i < plan->micro_batches; i++) {

@@ -26,7 +26,6 @@ struct trainer_setup {
     struct optimizer_options optimizer;
     uint64_t seed;
     int64_t skip_limit; /* this many skipped steps in a row are a failure */
-    struct event_sink sink;
     struct reporter reporter;
 };
 
@@ -44,6 +43,9 @@ struct step_result {
 enum status trainer_open(struct trainer **out, const struct trainer_setup *setup,
                          struct error *err);
 void trainer_close(struct trainer *trainer); /* NULL allowed */
+
+/* Record what later steps do; without this nothing is recorded. */
+void trainer_record(struct trainer *trainer, struct event_sink sink);
 
 uint64_t trainer_layout_bytes(const struct trainer *trainer);
 int64_t trainer_step_count(const struct trainer *trainer);    /* steps done */

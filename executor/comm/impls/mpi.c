@@ -66,6 +66,8 @@ static enum status join(struct mpi_comm *mpi, struct error *err)
 {
     TRY(mpi_check(MPI_Comm_set_errhandler(mpi->group, MPI_ERRORS_RETURN),
                   "asking MPI to return errors", err));
+    TRY(mpi_check(MPI_Comm_set_errhandler(mpi->queue, MPI_ERRORS_RETURN),
+                  "asking MPI to return errors", err));
     TRY(mpi_check(MPI_Comm_rank(mpi->group, &mpi->base.rank), "asking for the rank", err));
     TRY(mpi_check(MPI_Comm_size(mpi->group, &mpi->base.size), "asking for the ranks", err));
     int launched = comm_launched_ranks();
@@ -89,17 +91,23 @@ static enum status mpi_open(struct comm **out, struct error *err)
         return error_memory(err, sizeof(*mpi), "a group of MPI ranks");
     mpi->base.ops = &comm_mpi_ops;
     mpi->base.chunk_count = CHUNK_COUNT;
-    mpi->poll_error = MPI_SUCCESS;
+    mpi->failure = MPI_SUCCESS;
+    for (size_t i = 0; i < MPI_WINDOW_PIECES; i++)
+        mpi->pieces[i] = MPI_REQUEST_NULL;
     if (start_mpi(&mpi->owns_mpi, err) != STATUS_OK)
         goto free_mpi;
     if (mpi_check(MPI_Comm_dup(MPI_COMM_WORLD, &mpi->group), "making a group", err) != STATUS_OK)
         goto finalize;
-    if (join(mpi, err) != STATUS_OK)
+    if (mpi_check(MPI_Comm_dup(mpi->group, &mpi->queue), "making a group", err) != STATUS_OK)
         goto free_group;
+    if (join(mpi, err) != STATUS_OK)
+        goto free_queue;
     library_name(mpi->base.library);
     *out = &mpi->base;
     return STATUS_OK;
 
+free_queue:
+    (void)MPI_Comm_free(&mpi->queue);
 free_group:
     (void)MPI_Comm_free(&mpi->group);
 finalize:
@@ -114,6 +122,7 @@ static void mpi_close(struct comm *comm)
 {
     struct mpi_comm *mpi = (struct mpi_comm *)comm;
     mpi_requests_end(mpi);
+    (void)MPI_Comm_free(&mpi->queue);
     (void)MPI_Comm_free(&mpi->group);
     if (mpi->owns_mpi)
         (void)MPI_Finalize();

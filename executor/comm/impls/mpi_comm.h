@@ -6,25 +6,29 @@
 
 #include <mpi.h>
 
-/* One all-reduce under way: `count` pieces, in the group's slots from `first` on. */
+enum { MPI_WINDOW_PIECES = 8 };
+
+/* One all-reduce under way, in pieces: [0, started) of `data` has been given to MPI, of which
+ * `under_way` pieces have not ended. */
 struct mpi_request {
     struct comm_request base;
-    size_t first, count;
+    float *data;
+    size_t count, started;             /* elements */
+    size_t under_way;                  /* pieces */
     struct mpi_request *older, *newer; /* of the group's list, in the order of their starts */
 };
 
 struct mpi_comm {
     struct comm base;
     MPI_Comm group;
-    bool owns_mpi; /* started MPI, so ends it */
-    /* All outstanding pieces side by side, so that one call of MPI_Testsome sees them all. A slot
-     * whose piece has ended is MPI_REQUEST_NULL. */
-    MPI_Request *slots;
-    int *finished; /* scratch of MPI_Testsome, as long as `slots` */
-    MPI_Status *statuses;
-    size_t slot_count, slot_capacity;
+    MPI_Comm queue; /* the same ranks, for all-reduces under way */
+    bool owns_mpi;  /* started MPI, so ends it */
+    /* The window: what MPI works on, and whose it is. MPI_REQUEST_NULL where there is room. */
+    MPI_Request pieces[MPI_WINDOW_PIECES];
+    struct mpi_request *owners[MPI_WINDOW_PIECES];
     struct mpi_request *oldest, *newest;
-    int poll_error; /* what MPI_Testsome reported about a piece; MPI_SUCCESS so far */
+    struct mpi_request *next_started; /* first with pieces that MPI has not got; NULL: none */
+    int failure; /* the first that MPI reported about a piece; MPI_SUCCESS so far */
 };
 
 /* STATUS_OK for MPI_SUCCESS, else STATUS_FAILED with MPI's own text after `what`. */

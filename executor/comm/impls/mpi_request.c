@@ -1,58 +1,108 @@
+/* All-reduces under way: a queue of pieces of which only a few are MPI's at a time.
+ *
+ * A non-blocking all-reduce keeps a copy of its data inside MPI until it ends; without a window, a
+ * whole model's gradients would be held twice. Pieces start in the order of their requests and
+ * places, the same at every rank, whatever the timing. They have a communicator of their own, so
+ * that a blocking collective in between cannot stand before them at one rank and behind them at
+ * another. */
 #include "executor/comm/impls/mpi_comm.h"
 
-#include <limits.h>
+#include <assert.h>
 #include <stdlib.h>
-#include <string.h>
 
-/* Close the gaps that ended requests have left between those under way. */
-static void compact(struct mpi_comm *mpi)
+/* 1 MiB: large enough for bandwidth, small enough to stay in cache between its sum and its copies.
+ */
+enum { PIECE_COUNT = 1 << 18 };
+
+static size_t piece_count(const struct mpi_comm *mpi)
 {
-    size_t used = 0;
-    for (struct mpi_request *request = mpi->oldest; request; request = request->newer) {
-        memmove(&mpi->slots[used], &mpi->slots[request->first],
-                request->count * sizeof(*mpi->slots));
-        request->first = used;
-        used += request->count;
+    return mpi->base.chunk_count < PIECE_COUNT ? mpi->base.chunk_count : PIECE_COUNT;
+}
+
+static void note_failure(struct mpi_comm *mpi, int code)
+{
+    if (mpi->failure == MPI_SUCCESS)
+        mpi->failure = code;
+}
+
+/* Hand the next piece of the queue to MPI; false when nothing waits to be started. */
+static bool start_piece(struct mpi_comm *mpi, size_t slot)
+{
+    struct mpi_request *request = mpi->next_started;
+    if (request == NULL)
+        return false;
+    size_t left = request->count - request->started;
+    size_t length = left < piece_count(mpi) ? left : piece_count(mpi);
+    int code = MPI_Iallreduce(MPI_IN_PLACE, request->data + request->started, (int)length,
+                              MPI_FLOAT, MPI_SUM, mpi->queue, &mpi->pieces[slot]);
+    request->started += length;
+    if (request->started == request->count)
+        mpi->next_started = request->newer;
+    if (code == MPI_SUCCESS) {
+        mpi->owners[slot] = request;
+        request->under_way++;
+    } else {
+        mpi->pieces[slot] = MPI_REQUEST_NULL;
+        note_failure(mpi, code);
     }
-    mpi->slot_count = used;
+    return true;
 }
 
-static enum status reserve(struct mpi_comm *mpi, size_t count, struct error *err)
+static void fill_window(struct mpi_comm *mpi)
 {
-    if (mpi->slot_count + count <= mpi->slot_capacity)
-        return STATUS_OK;
-    compact(mpi);
-    size_t capacity = mpi->slot_capacity > 0 ? mpi->slot_capacity : 64;
-    while (capacity < mpi->slot_count + count)
-        capacity *= 2;
-    if (capacity > INT_MAX)
-        return error_set(err, STATUS_UNSUPPORTED, "%zu outstanding MPI requests: at most %d",
-                         mpi->slot_count + count, INT_MAX);
-
-    void *slots = realloc(mpi->slots, capacity * sizeof(*mpi->slots));
-    if (!slots)
-        return error_memory(err, capacity * sizeof(*mpi->slots), "MPI requests");
-    mpi->slots = slots;
-    void *finished = realloc(mpi->finished, capacity * sizeof(*mpi->finished));
-    if (!finished)
-        return error_memory(err, capacity * sizeof(*mpi->finished), "indices of MPI requests");
-    mpi->finished = finished;
-    void *statuses = realloc(mpi->statuses, capacity * sizeof(*mpi->statuses));
-    if (!statuses)
-        return error_memory(err, capacity * sizeof(*mpi->statuses), "states of MPI requests");
-    mpi->statuses = statuses;
-    mpi->slot_capacity = capacity;
-    return STATUS_OK;
+    for (size_t slot = 0; slot < MPI_WINDOW_PIECES; slot++)
+        while (mpi->pieces[slot] == MPI_REQUEST_NULL && start_piece(mpi, slot))
+            ;
 }
 
-static void link_newest(struct mpi_comm *mpi, struct mpi_request *request)
+/* Pieces that MPI_Testsome or MPI_Waitsome reported as ended make room for the next. */
+static void retire(struct mpi_comm *mpi, int code, int ended_count, const int *ended,
+                   const MPI_Status *states)
 {
+    if (ended_count == MPI_UNDEFINED)
+        return;
+    for (int i = 0; i < ended_count; i++) {
+        mpi->owners[ended[i]]->under_way--;
+        if (code == MPI_ERR_IN_STATUS)
+            note_failure(mpi, states[i].MPI_ERROR);
+    }
+    if (code != MPI_ERR_IN_STATUS)
+        note_failure(mpi, code);
+    fill_window(mpi);
+}
+
+enum status mpi_start(struct comm *comm, float *data, size_t count, struct comm_request **out,
+                      struct error *err)
+{
+    struct mpi_comm *mpi = (struct mpi_comm *)comm;
+    struct mpi_request *request = calloc(1, sizeof(*request));
+    if (!request)
+        return error_memory(err, sizeof(*request), "an all-reduce request");
+    request->base.owner = comm;
+    request->data = data;
+    request->count = count;
     request->older = mpi->newest;
     if (mpi->newest)
         mpi->newest->newer = request;
     else
         mpi->oldest = request;
     mpi->newest = request;
+    if (mpi->next_started == NULL && count > 0)
+        mpi->next_started = request;
+    fill_window(mpi);
+    *out = &request->base;
+    return STATUS_OK;
+}
+
+void mpi_poll(struct comm *comm)
+{
+    struct mpi_comm *mpi = (struct mpi_comm *)comm;
+    int ended_count, ended[MPI_WINDOW_PIECES];
+    MPI_Status states[MPI_WINDOW_PIECES];
+    if (mpi->oldest == NULL)
+        return;
+    int code = MPI_Testsome(MPI_WINDOW_PIECES, mpi->pieces, &ended_count, ended, states);
+    retire(mpi, code, ended_count, ended, states);
 }
 
 static void unlink_request(struct mpi_comm *mpi, struct mpi_request *request)
@@ -65,71 +115,24 @@ static void unlink_request(struct mpi_comm *mpi, struct mpi_request *request)
         request->newer->older = request->older;
     else
         mpi->newest = request->older;
-    mpi->slot_count = mpi->newest ? mpi->newest->first + mpi->newest->count : 0;
-}
-
-enum status mpi_start(struct comm *comm, float *data, size_t count, struct comm_request **out,
-                      struct error *err)
-{
-    struct mpi_comm *mpi = (struct mpi_comm *)comm;
-    size_t chunk = comm->chunk_count;
-    size_t pieces = count / chunk + (count % chunk != 0);
-    TRY(reserve(mpi, pieces, err));
-    struct mpi_request *request = calloc(1, sizeof(*request));
-    if (!request)
-        return error_memory(err, sizeof(*request), "an all-reduce request");
-    request->base.owner = comm;
-    request->first = mpi->slot_count;
-    link_newest(mpi, request);
-
-    for (size_t begin = 0; begin < count; begin += chunk) {
-        size_t length = count - begin < chunk ? count - begin : chunk;
-        int code = MPI_Iallreduce(MPI_IN_PLACE, data + begin, (int)length, MPI_FLOAT, MPI_SUM,
-                                  mpi->group, &mpi->slots[request->first + request->count]);
-        if (code != MPI_SUCCESS) {
-            /* The pieces that did start still write to `data`: the group keeps the request until
-             * it closes. */
-            mpi->slot_count = request->first + request->count;
-            return mpi_check(code, "starting an all-reduce", err);
-        }
-        request->count++;
-    }
-    mpi->slot_count = request->first + request->count;
-    *out = &request->base;
-    return STATUS_OK;
-}
-
-void mpi_poll(struct comm *comm)
-{
-    struct mpi_comm *mpi = (struct mpi_comm *)comm;
-    if (mpi->slot_count == 0)
-        return;
-    int finished;
-    int code =
-        MPI_Testsome((int)mpi->slot_count, mpi->slots, &finished, mpi->finished, mpi->statuses);
-    if (code == MPI_ERR_IN_STATUS) {
-        for (int i = 0; i < finished && code == MPI_ERR_IN_STATUS; i++) {
-            if (mpi->statuses[i].MPI_ERROR != MPI_SUCCESS)
-                code = mpi->statuses[i].MPI_ERROR;
-        }
-    }
-    if (mpi->poll_error == MPI_SUCCESS)
-        mpi->poll_error = code;
 }
 
 enum status mpi_wait(struct comm *comm, struct comm_request *base, struct error *err)
 {
     struct mpi_comm *mpi = (struct mpi_comm *)comm;
     struct mpi_request *request = (struct mpi_request *)base;
-    int failure = mpi->poll_error;
-    for (size_t i = 0; i < request->count; i++) {
-        int code = MPI_Wait(&mpi->slots[request->first + i], MPI_STATUS_IGNORE);
-        if (failure == MPI_SUCCESS)
-            failure = code;
+    while (request->started < request->count || request->under_way > 0) {
+        int ended_count, ended[MPI_WINDOW_PIECES];
+        MPI_Status states[MPI_WINDOW_PIECES];
+        int code = MPI_Waitsome(MPI_WINDOW_PIECES, mpi->pieces, &ended_count, ended, states);
+        assert(ended_count != MPI_UNDEFINED || code != MPI_SUCCESS);
+        retire(mpi, code, ended_count, ended, states);
+        if (ended_count == MPI_UNDEFINED)
+            break; /* MPI itself failed: nothing more will end */
     }
     unlink_request(mpi, request);
     free(request);
-    return mpi_check(failure, "all-reduce under way", err);
+    return mpi_check(mpi->failure, "all-reduce under way", err);
 }
 
 void mpi_requests_end(struct mpi_comm *mpi)
@@ -137,7 +140,4 @@ void mpi_requests_end(struct mpi_comm *mpi)
     struct error ignored;
     while (mpi->oldest)
         (void)mpi_wait(&mpi->base, &mpi->oldest->base, &ignored);
-    free(mpi->slots);
-    free(mpi->finished);
-    free(mpi->statuses);
 }

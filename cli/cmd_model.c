@@ -1,0 +1,168 @@
+#include "base/units.h"
+#include "cli/cli.h"
+#include "ir/layer.h"
+
+#include <stddef.h>
+#include <stdio.h>
+
+struct model_options {
+    struct model_arguments model;
+    int64_t micro_batch;
+    bool json;
+};
+
+static const struct option_spec model_rows[] = {MODEL_OPTION_ROWS(struct model_options)};
+static const struct option_spec other_rows[] = {
+    {.name = "micro-batch",
+     .type = OPTION_INT,
+     .offset = offsetof(struct model_options, micro_batch),
+     .metavar = "N",
+     .fallback = "1",
+     .doc = "sequences of the micro-batch that FLOPs and activations are given for",
+     .minimum = 1,
+     .maximum = 1e6},
+    JSON_OPTION_ROW(struct model_options),
+};
+static const struct option_table groups[] = {
+    {.rows = model_rows, .count = COUNT_OF(model_rows), .heading = "Model"},
+    {.rows = other_rows, .count = COUNT_OF(other_rows), .heading = "Output"},
+};
+static const struct command_spec spec = {
+    .name = "model",
+    .summary = "print a model's chain of layers: parameters, FLOPs, activation bytes",
+    .synopsis = "--model MODEL [options]",
+    .description =
+        "Prints each kind of layer of the model with its parameters, the floating-point operations "
+        "of one forward pass and the activation bytes kept for the backward pass under each "
+        "recompute mode, in fp32 and bf16. Backward takes twice the forward FLOPs.",
+    .groups = groups,
+    .group_count = COUNT_OF(groups),
+    .example = "temper model --model gpt2 --seq-length 256 --micro-batch 4",
+};
+
+/* One row of the table: all layers of one kind. */
+struct kind_row {
+    enum layer_kind kind;
+    int64_t layers;
+};
+
+static uint64_t saved_bytes(const struct model *model, enum layer_kind kind,
+                            enum precision precision, enum recompute recompute,
+                            const struct micro_batch_shape *shape)
+{
+    struct layer_precision_mode mode = {precision, recompute};
+    if (!layer_admits_precision(kind, precision))
+        mode.precision = PRECISION_FP32;
+    if (!layer_admits_recompute(kind, recompute))
+        mode.recompute = RECOMPUTE_NONE;
+    return layer_saved_bytes(model, kind, mode, shape);
+}
+
+static void print_row(const struct model *model, const struct kind_row *row,
+                      const struct micro_batch_shape *shape)
+{
+    char parameters[UNIT_TEXT_BYTES], flops[UNIT_TEXT_BYTES];
+    printf("%-10s %6lld %16s %14s", layer_kind_name(row->kind), (long long)row->layers,
+           format_grouped(layer_parameter_count(model, row->kind), parameters),
+           format_flops(layer_forward_flops(model, row->kind, shape), flops));
+    for (int precision = 0; precision < PRECISION_COUNT; precision++)
+        for (int recompute = 0; recompute < RECOMPUTE_COUNT; recompute++) {
+            char bytes[UNIT_TEXT_BYTES];
+            printf(" %11s",
+                   format_bytes((double)saved_bytes(model, row->kind, (enum precision)precision,
+                                                    (enum recompute)recompute, shape),
+                                bytes));
+        }
+    putchar('\n');
+}
+
+static void print_model(const struct model *model, const struct micro_batch_shape *shape)
+{
+    const struct kind_row rows[] = {
+        {LAYER_EMBEDDING, 1},
+        {LAYER_ATTENTION, model->blocks},
+        {LAYER_MLP, model->blocks},
+        {LAYER_HEAD, 1},
+    };
+    char count[UNIT_TEXT_BYTES], bytes[UNIT_TEXT_BYTES];
+    printf("%s: %s, %lld blocks, hidden %lld, %lld heads (%lld kv), head dim %lld, ffn %lld, vocab "
+           "%lld, %s head\n",
+           model->name, model_family_name(model->family), (long long)model->blocks,
+           (long long)model->hidden, (long long)model->heads, (long long)model->kv_heads,
+           (long long)model->head_dim, (long long)model->ffn, (long long)model->vocab,
+           model->tied_head ? "tied" : "untied");
+    printf("micro-batch %lld x %lld tokens\n\n", (long long)shape->sequences,
+           (long long)shape->seq_length);
+    printf("%-10s %6s %16s %14s %35s %35s\n", "", "", "", "", "activations kept, fp32",
+           "activations kept, bf16");
+    printf("%-10s %6s %16s %14s %11s %11s %11s %11s %11s %11s\n", "layer", "count", "parameters",
+           "forward", "none", "selective", "full", "none", "selective", "full");
+    double flops = 0;
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        print_row(model, &rows[i], shape);
+        flops += (double)rows[i].layers * layer_forward_flops(model, rows[i].kind, shape);
+    }
+    printf("%-10s %6zu %16s %14s\n\n", "total", model_layer_count(model),
+           format_grouped(model_parameter_count(model), count), format_flops(flops, bytes));
+    printf("Figures are of one layer; between layers the residual stream keeps %s more each.\n",
+           format_bytes((double)boundary_bytes(model, shape), bytes));
+}
+
+static void write_layer(const struct model *model, size_t index,
+                        const struct micro_batch_shape *shape, struct jout *out)
+{
+    struct layer layer = model_layer(model, index);
+    double flops = layer_forward_flops(model, layer.kind, shape);
+    jout_begin_object(out, NULL);
+    jout_int(out, "index", (int64_t)index);
+    jout_string(out, "kind", layer_kind_name(layer.kind));
+    if (layer.kind == LAYER_ATTENTION || layer.kind == LAYER_MLP)
+        jout_int(out, "block", layer.block);
+    jout_int(out, "parameters", (int64_t)layer_parameter_count(model, layer.kind));
+    jout_real(out, "forward_flops", flops);
+    jout_real(out, "backward_flops", 2 * flops);
+    jout_begin_object(out, "activation_bytes");
+    for (int precision = 0; precision < PRECISION_COUNT; precision++) {
+        jout_begin_object(out, precision_name((enum precision)precision));
+        for (int recompute = 0; recompute < RECOMPUTE_COUNT; recompute++)
+            jout_int(out, recompute_name((enum recompute)recompute),
+                     (int64_t)saved_bytes(model, layer.kind, (enum precision)precision,
+                                          (enum recompute)recompute, shape));
+        jout_end(out);
+    }
+    jout_end(out);
+    jout_end(out);
+}
+
+static enum status print_json(const struct model *model, const struct micro_batch_shape *shape,
+                              struct error *err)
+{
+    struct jout *out = jout_new();
+    model_write(model, "model", out);
+    jout_int(out, "parameters", (int64_t)model_parameter_count(model));
+    jout_int(out, "micro_batch", shape->sequences);
+    jout_int(out, "seq_length", shape->seq_length);
+    jout_int(out, "boundary_bytes", (int64_t)boundary_bytes(model, shape));
+    jout_begin_array(out, "layers");
+    for (size_t i = 0; i < model_layer_count(model); i++)
+        write_layer(model, i, shape, out);
+    jout_end(out);
+    return console_json(out, err);
+}
+
+static enum status run(int argc, char **argv, struct error *err)
+{
+    struct model_options options = {0};
+    struct positionals positionals = {0};
+    struct model model;
+    TRY(options_parse(&spec, argc, argv, &options, &positionals, err));
+    TRY(model_from_arguments(&options.model, &model, err));
+    struct micro_batch_shape shape = {
+        .sequences = options.micro_batch, .seq_length = model.seq_length, .threads = 1};
+    if (options.json)
+        return print_json(&model, &shape, err);
+    print_model(&model, &shape);
+    return STATUS_OK;
+}
+
+const struct command command_model = {.spec = &spec, .run = run};

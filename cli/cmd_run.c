@@ -1,0 +1,236 @@
+#include "cli/cmd_run.h"
+
+#include "base/host.h"
+#include "cli/cli.h"
+#include "cli/launch.h"
+#include "executor/agree.h"
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RUN_ROW(option, field, kind, meta, initial, low, high, text)                               \
+    {                                                                                              \
+        .name = option, .type = kind, .offset = offsetof(struct run_options, field),               \
+        .metavar = meta, .fallback = initial, .doc = text, .minimum = low, .maximum = high         \
+    }
+
+static const struct option_spec data_rows[] = {
+    RUN_ROW("data", data, OPTION_STRING, "FILE", NULL, 0, 0,
+            "training data: any text as bytes (last tenth: validation), or tokens in llm.c's .bin "
+            "format (required)"),
+    RUN_ROW("validation-data", validation_data, OPTION_STRING, "FILE", NULL, 0, 0,
+            "validation data, when it is not the last tenth of --data"),
+    RUN_ROW("seed", seed, OPTION_INT, "N", "1337", 0, 9e15,
+            "seed of initial weights and data order; they do not depend on the plan"),
+    RUN_ROW("steps", steps, OPTION_INT, "N", "1000", 1, 1e12,
+            "training steps, those of a loaded checkpoint included"),
+};
+static const struct option_spec optimizer_rows[] = {
+    RUN_ROW("lr", learning_rate, OPTION_REAL, "RATE", "1e-3", 0, 1e3, "peak learning rate"),
+    RUN_ROW("min-lr", min_learning_rate, OPTION_REAL, "RATE", "-1", -1, 1e3,
+            "learning rate at the end of the cosine; -1 is a tenth of --lr"),
+    RUN_ROW("warmup", warmup_steps, OPTION_INT, "N", "-1", -1, 1e12,
+            "steps of linear warm-up; -1 is a tenth of --steps, at most 100"),
+    RUN_ROW("beta1", beta1, OPTION_REAL, "X", "0.9", 0, 1, "AdamW's decay of the first moment"),
+    RUN_ROW("beta2", beta2, OPTION_REAL, "X", "0.95", 0, 1, "AdamW's decay of the second moment"),
+    RUN_ROW("eps", epsilon, OPTION_REAL, "X", "1e-8", 0, 1, "AdamW's epsilon"),
+    RUN_ROW("weight-decay", weight_decay, OPTION_REAL, "X", "0.1", 0, 1e3,
+            "decoupled weight decay of matrices"),
+    RUN_ROW("clip", clip_norm, OPTION_REAL, "NORM", "1", 0, 1e9,
+            "clip the global gradient norm to this; 0 does not"),
+    RUN_ROW("skip-limit", skip_limit, OPTION_INT, "N", "10", 1, 1e9,
+            "stop after this many steps in a row whose loss or gradient was not finite"),
+};
+static const struct option_spec report_rows[] = {
+    STORE_OPTION_ROW(struct run_options),
+    RUN_ROW("eval-interval", eval_interval, OPTION_INT, "N", "250", 0, 1e12,
+            "steps between evaluations on the validation split; 0 evaluates at the end only"),
+    RUN_ROW("eval-windows", eval_windows, OPTION_INT, "N", "200", 0, 1e12,
+            "validation sequences of an evaluation; 0 takes the whole split"),
+    RUN_ROW("log-interval", log_interval, OPTION_INT, "N", "0", 0, 1e12,
+            "steps between printed lines; 0 prints about fifty lines"),
+    RUN_ROW("log", log, OPTION_STRING, "FILE", NULL, 0, 0, "write every step as a line of JSON"),
+    RUN_ROW("trace-steps", trace_steps, OPTION_INT, "N", "8", 0, 1e6,
+            "steps whose every event is kept, spread over the run"),
+    {.name = "no-trace",
+     .type = OPTION_FLAG,
+     .offset = offsetof(struct run_options, no_trace),
+     .doc = "record no events at all"},
+    JSON_OPTION_ROW(struct run_options),
+};
+static const struct option_spec checkpoint_rows[] = {
+    RUN_ROW("save", save, OPTION_STRING, "FOLDER", NULL, 0, 0,
+            "write checkpoints here, at the end and when interrupted"),
+    RUN_ROW("save-interval", save_interval, OPTION_INT, "N", "0", 0, 1e12,
+            "steps between checkpoints; 0 saves at the end only"),
+    RUN_ROW("keep", keep, OPTION_INT, "N", "2", 1, 1e9, "checkpoints that stay in the folder"),
+    RUN_ROW("load", load, OPTION_STRING, "PATH", NULL, 0, 0,
+            "continue from a checkpoint, or the newest whole one of a folder"),
+    RUN_ROW("init-from", initial_weights, OPTION_STRING, "PATH", NULL, 0, 0,
+            "start from HF safetensors weights"),
+};
+static const struct option_table groups[] = {
+    {.rows = data_rows, .count = COUNT_OF(data_rows), .heading = "Training"},
+    {.rows = optimizer_rows, .count = COUNT_OF(optimizer_rows), .heading = "Optimizer (AdamW)"},
+    {.rows = checkpoint_rows, .count = COUNT_OF(checkpoint_rows), .heading = "Checkpoints"},
+    {.rows = report_rows, .count = COUNT_OF(report_rows), .heading = "Records"},
+};
+static const struct command_spec spec = {
+    .name = "run",
+    .summary = "train as a plan says, on real data, and record a trace",
+    .synopsis = "PLAN --data FILE [options]",
+    .description =
+        "Trains the plan's model from the seed, a checkpoint or given weights. When the plan has "
+        "more than one rank and no launcher started this process, it starts itself under mpirun; "
+        "under mpirun or srun the number of ranks must be the plan's.\n\n"
+        "Each printed line has step, loss, gradient norm, learning rate, time, tokens/s, share of "
+        "the measured matmul peak and peak memory. The same seed and global batch give the same "
+        "training whatever the plan. Ctrl-C ends after the current step and saves.",
+    .groups = groups,
+    .group_count = COUNT_OF(groups),
+    .example = "temper run plan.json --data input.txt --steps 2000 --lr 1e-3 --save ckpt",
+    .positional_minimum = 1,
+    .positional_maximum = 1,
+};
+
+static void fill_defaults(struct run_options *options)
+{
+    if (options->min_learning_rate < 0)
+        options->min_learning_rate = options->learning_rate / 10;
+    if (options->warmup_steps < 0)
+        options->warmup_steps = options->steps / 10 < 100 ? options->steps / 10 : 100;
+    if (options->log_interval == 0)
+        options->log_interval = options->steps > 50 ? options->steps / 50 : 1;
+}
+
+static enum status check_options(const struct run_options *options, struct error *err)
+{
+    if (options->data == NULL)
+        return error_set(err, STATUS_USAGE, "--data is missing: a text file or an llm.c .bin");
+    if (options->beta1 >= 1 || options->beta2 >= 1)
+        return error_set(err, STATUS_USAGE, "--beta1 and --beta2 must be below 1");
+    if (options->warmup_steps > options->steps)
+        return error_set(err, STATUS_USAGE, "--warmup %lld is more than --steps %lld",
+                         (long long)options->warmup_steps, (long long)options->steps);
+    if (options->load != NULL && options->initial_weights != NULL)
+        return error_set(err, STATUS_USAGE,
+                         "--load and --init-from exclude each other: a checkpoint has weights");
+    if (options->save_interval > 0 && options->save == NULL)
+        return error_set(err, STATUS_USAGE, "--save-interval needs --save FOLDER");
+    return STATUS_OK;
+}
+
+static enum status check_ranks(const struct plan *plan, const struct run_options *options,
+                               int ranks, struct error *err)
+{
+    if (plan->ranks == ranks)
+        return STATUS_OK;
+    return error_set(err, STATUS_INVALID,
+                     "%s: key 'ranks' is %d, but %d were started; start %d (mpirun -np %d, or none "
+                     "at all and temper starts them) or make a plan with --ranks %d --pin dp=%d",
+                     options->plan_path, plan->ranks, ranks, plan->ranks, plan->ranks, ranks,
+                     ranks);
+}
+
+static enum status check_device(const struct plan *plan, const struct run_options *options,
+                                const struct device *device, struct error *err)
+{
+    for (size_t i = 0; i < plan->layer_count; i++)
+        if (!device_supports(device, plan->layers[i].precision))
+            return error_set(err, STATUS_UNSUPPORTED,
+                             "%s: key 'layers[%zu].precision' is %s, which this machine cannot "
+                             "compute (%s); plan with --pin precision=fp32",
+                             options->plan_path, i, precision_name(plan->layers[i].precision),
+                             device_libraries(device));
+    return STATUS_OK;
+}
+
+static void warn_when_oversubscribed(const struct plan *plan, int local_ranks)
+{
+    struct host_info host;
+    host_query(&host);
+    if (local_ranks * plan->threads > host.cores)
+        console_warning("%d ranks x %d threads on %d cores: ranks will wait for each other, and "
+                        "times will not be those of the plan",
+                        local_ranks, plan->threads, host.cores);
+}
+
+/* With the device and the data at hand; the same outcome at every rank. */
+static enum status train(struct run_context *run, struct error *err)
+{
+    const struct plan *plan = run->plan;
+    struct dataset *dataset = NULL;
+    struct dataset_options data = {
+        .path = run->options->data,
+        .validation_path = run->options->validation_data,
+        .vocab = plan->model.vocab,
+        .seq_length = plan->model.seq_length,
+        .seed = (uint64_t)run->options->seed,
+    };
+    enum status status = check_device(plan, run->options, run->device, err);
+    if (status == STATUS_OK)
+        status = dataset_open(&dataset, &data, err);
+    status = agree(run->comm, status, err);
+    if (status == STATUS_OK)
+        status = run_train(run, dataset, err);
+    dataset_close(dataset);
+    return status;
+}
+
+static enum status work_as_rank(const struct run_options *options, const struct plan *plan,
+                                struct error *err)
+{
+    struct comm *comm = NULL;
+    struct device *device = NULL;
+    TRY(comm_open(&comm, err));
+    struct run_context run = {
+        .options = options, .plan = plan, .comm = comm, .is_first = comm_rank(comm) == 0};
+    enum status status = agree(comm, check_ranks(plan, options, comm_size(comm), err), err);
+    if (status == STATUS_OK && run.is_first && comm_launched_ranks() > 0)
+        warn_when_oversubscribed(plan, comm_local_size(comm));
+    if (status == STATUS_OK)
+        status = agree(comm, device_open(&device, plan->threads, err), err);
+    run.device = device;
+    if (status == STATUS_OK)
+        status = train(&run, err);
+    if (status != STATUS_OK && !run.is_first)
+        err->message[0] = '\0'; /* rank 0 has the same message */
+    device_close(device);
+    comm_close(comm);
+    return status;
+}
+
+static enum status run_plan(const struct run_options *options, const struct plan *plan, int argc,
+                            char **argv, struct error *err)
+{
+    if (comm_launched_ranks() > 0 || plan->ranks == 1)
+        return work_as_rank(options, plan, err);
+    struct launch_request request = {
+        .ranks = plan->ranks,
+        .threads = plan->threads,
+        .command = "run",
+        .argc = argc,
+        .argv = argv,
+        .on_death = options->save != NULL
+                        ? "the newest checkpoint is whole: continue with --load and the same folder"
+                        : "nothing was saved: --save FOLDER --save-interval N keeps checkpoints",
+    };
+    return launch_ranks(&request, err);
+}
+
+static enum status run(int argc, char **argv, struct error *err)
+{
+    struct run_options options = {0};
+    struct positionals positionals = {0};
+    struct plan plan = {0};
+    TRY(options_parse(&spec, argc, argv, &options, &positionals, err));
+    fill_defaults(&options);
+    TRY(check_options(&options, err));
+    options.plan_path = positionals.values[0];
+    TRY(plan_load(&plan, options.plan_path, err));
+    enum status status = run_plan(&options, &plan, argc, argv, err);
+    plan_clear(&plan);
+    return status;
+}
+
+const struct command command_run = {.spec = &spec, .run = run};

@@ -1,0 +1,123 @@
+#include "base/clock.h"
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+volatile int interrupt_requested;
+
+static bool progress_shown;
+
+static bool on_terminal(void)
+{
+    /* Ranks under mpirun write into a pipe whose other end may be the user's terminal. */
+    return isatty(STDERR_FILENO) || getenv("TEMPER_PROGRESS") != NULL;
+}
+
+static void show_progress(void *user, const char *what, size_t done, size_t total)
+{
+    static double shown_s;
+    (void)user;
+    if (!on_terminal() || (clock_s() - shown_s < 0.1 && done != total))
+        return;
+    shown_s = clock_s();
+    progress_shown = true;
+    fprintf(stderr, "\r\033[K%3zu%%  %s", total == 0 ? 0 : done * 100 / total, what);
+    fflush(stderr);
+}
+
+void console_progress_end(void)
+{
+    if (progress_shown)
+        fputs("\r\033[K", stderr);
+    progress_shown = false;
+}
+
+static void show_warning(void *user, const char *message)
+{
+    (void)user;
+    console_warning("%s", message);
+}
+
+void console_warning(const char *format, ...)
+{
+    va_list arguments;
+    console_progress_end();
+    fputs("temper: warning: ", stderr);
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+}
+
+struct reporter console_reporter(void)
+{
+    return (struct reporter){.progress = show_progress, .warning = show_warning};
+}
+
+enum status console_json(struct jout *out, struct error *err)
+{
+    struct text text = {0};
+    enum status status = jout_finish(out, 2, &text, err);
+    if (status == STATUS_OK)
+        puts(text.data);
+    text_free(&text);
+    return status;
+}
+
+enum status parse_int_list(const char *text, const char *option, int64_t *out, size_t capacity,
+                           size_t *count, struct error *err)
+{
+    size_t found = 0;
+    const char *at = text;
+    while (*at != '\0') {
+        char *end = NULL;
+        errno = 0;
+        long long value = strtoll(at, &end, 10);
+        bool ended = *end == ',' || *end == '\0';
+        if (end == at || errno != 0 || !ended || value < 1)
+            return error_set(err, STATUS_USAGE,
+                             "option --%s: '%s' is not a list of positive integers such as 1,2,4",
+                             option, text);
+        if (found == capacity)
+            return error_set(err, STATUS_USAGE, "option --%s: at most %zu values", option,
+                             capacity);
+        if (found > 0 && value <= out[found - 1])
+            return error_set(err, STATUS_USAGE, "option --%s: '%s' must ascend", option, text);
+        out[found++] = value;
+        at = *end == ',' ? end + 1 : end;
+    }
+    if (found == 0)
+        return error_set(err, STATUS_USAGE, "option --%s: the list is empty", option);
+    *count = found;
+    return STATUS_OK;
+}
+
+static void request_interrupt(int signal_number)
+{
+    (void)signal_number;
+    interrupt_requested = 1;
+}
+
+void interrupt_catch(void)
+{
+    struct sigaction action = {.sa_handler = request_interrupt, .sa_flags = (int)SA_RESETHAND};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL); /* from temper's launcher, or from SLURM */
+}
+
+enum status model_from_arguments(const struct model_arguments *arguments, struct model *out,
+                                 struct error *err)
+{
+    if (arguments->source == NULL)
+        return error_set(err, STATUS_USAGE,
+                         "--model is missing: give an HF config.json or a built-in name such as "
+                         "gpt2 or llama-3-8b");
+    return model_load(out, arguments->source, &arguments->sizes, err);
+}

@@ -1,0 +1,31 @@
+/* What rank 0 of a run writes down: store rows, JSON lines, the printed step line. */
+#ifndef TEMPER_CLI_RUN_RECORDS_H
+#define TEMPER_CLI_RUN_RECORDS_H
+
+#include "cli/cmd_run.h"
+#include "store/store.h"
+#include "traces/recorder.h"
+
+struct run_records;
+
+/* Opens store and log on rank 0 (elsewhere the records do nothing) and measures or looks up what
+ * step lines are shares of. Collective. */
+enum status run_records_open(struct run_records **out, const struct run_context *run,
+                             struct error *err);
+void run_records_close(struct run_records *records); /* NULL allowed */
+
+/* The layout is known and the first step is next. `layout_bytes` of this rank. Collective. */
+enum status run_records_begin(struct run_records *records, int64_t layout_bytes, struct error *err);
+/* One step is over; `resident_bytes` of the fullest rank. */
+enum status run_records_step(struct run_records *records, const struct step_result *step,
+                             int64_t resident_bytes, struct error *err);
+enum status run_records_evaluation(struct run_records *records, int64_t steps, double loss,
+                                   struct error *err);
+/* The run is over, well or not: events of all ranks go to the store. `recorder` may be NULL.
+ * Collective. */
+enum status run_records_end(struct run_records *records, struct recorder *recorder,
+                            enum run_status status, int64_t skipped_steps, struct error *err);
+/* The closing lines, or the JSON object. */
+enum status run_records_tell(struct run_records *records, struct error *err);
+
+#endif

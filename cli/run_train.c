@@ -1,0 +1,185 @@
+#include "base/host.h"
+#include "cli/cli.h"
+#include "cli/cmd_run.h"
+#include "cli/run_records.h"
+#include "traces/compare.h"
+#include "traces/recorder.h"
+
+#include <stdio.h>
+
+/* The parts of a running training. */
+struct training {
+    const struct run_context *run;
+    struct trainer *trainer;
+    struct recorder *recorder; /* NULL: no trace */
+    struct run_records *records;
+    int64_t resident_bytes; /* of the fullest rank, when last looked at */
+    bool interrupted;
+};
+
+static struct trainer_setup setup_of(const struct run_context *run, struct dataset *dataset)
+{
+    const struct run_options *options = run->options;
+    struct trainer_setup setup = {
+        .plan = run->plan,
+        .comm = run->comm,
+        .device = run->device,
+        .dataset = dataset,
+        .optimizer = {.learning_rate = options->learning_rate,
+                      .min_learning_rate = options->min_learning_rate,
+                      .warmup_steps = options->warmup_steps,
+                      .decay_steps = options->steps,
+                      .beta1 = options->beta1,
+                      .beta2 = options->beta2,
+                      .epsilon = options->epsilon,
+                      .weight_decay = options->weight_decay,
+                      .clip_norm = options->clip_norm},
+        .seed = (uint64_t)options->seed,
+        .skip_limit = options->skip_limit,
+    };
+    if (run->is_first)
+        setup.reporter = console_reporter();
+    return setup;
+}
+
+static enum status start_recorder(struct training *training, struct error *err)
+{
+    const struct run_context *run = training->run;
+    if (run->options->no_trace)
+        return STATUS_OK;
+    size_t layers = run->plan->layer_count;
+    struct recorder_options options = {
+        .layer_count = layers,
+        .first_step = trainer_step_count(training->trainer),
+        .end_step = run->options->steps,
+        .kept_steps = run->options->trace_steps,
+        .warmup_steps = COMPARE_WARMUP_STEPS,
+        /* Forward and backward of every micro-batch, its data; two of reduction and optimizer each.
+         */
+        .events_per_step = (size_t)run->plan->micro_batches * (2 * layers + 1) + 4 * layers + 2,
+        .rank = comm_rank(run->comm),
+    };
+    TRY(recorder_open(&training->recorder, &options, err));
+    trainer_record(training->trainer, recorder_sink(training->recorder));
+    return STATUS_OK;
+}
+
+static enum status load_weights(struct training *training, struct error *err)
+{
+    const struct run_options *options = training->run->options;
+    if (options->load != NULL)
+        return trainer_load_checkpoint(training->trainer, options->load, err);
+    if (options->initial_weights != NULL)
+        return trainer_load_weights(training->trainer, options->initial_weights, err);
+    return STATUS_OK;
+}
+
+/* All ranks learn whether any was asked to stop, and how much memory the fullest one holds. */
+static enum status look_around(struct training *training, bool with_memory, struct error *err)
+{
+    int64_t facts[] = {interrupt_requested, training->resident_bytes};
+    if (with_memory)
+        facts[1] = (int64_t)host_process_rss_bytes();
+    TRY(comm_all_reduce_max_i64(training->run->comm, facts, COUNT_OF(facts), err));
+    training->interrupted = facts[0] != 0;
+    training->resident_bytes = facts[1];
+    return STATUS_OK;
+}
+
+static enum status evaluate(struct training *training, struct error *err)
+{
+    double loss = 0;
+    TRY(trainer_evaluate(training->trainer, training->run->options->eval_windows, &loss, err));
+    return run_records_evaluation(training->records, trainer_step_count(training->trainer), loss,
+                                  err);
+}
+
+static bool is_due(int64_t done, int64_t interval)
+{
+    return interval > 0 && done % interval == 0;
+}
+
+static enum status one_step(struct training *training, struct error *err)
+{
+    const struct run_options *options = training->run->options;
+    struct step_result result = {0};
+    enum status status = trainer_step(training->trainer, &result, err);
+    int64_t done = trainer_step_count(training->trainer);
+    bool is_last = done == options->steps;
+    if (status != STATUS_OK && status != STATUS_FAILED)
+        return status;
+    if (training->recorder != NULL)
+        recorder_step_end(training->recorder, result.step, result.seconds);
+    struct error record_err = {0};
+    enum status recorded =
+        look_around(training, is_due(result.step, options->log_interval), &record_err);
+    if (recorded == STATUS_OK)
+        recorded =
+            run_records_step(training->records, &result, training->resident_bytes, &record_err);
+    if (status != STATUS_OK)
+        return status;
+    if (recorded != STATUS_OK) {
+        *err = record_err;
+        return recorded;
+    }
+    if (is_last || is_due(done, options->eval_interval))
+        TRY(evaluate(training, err));
+    bool stops = is_last || training->interrupted;
+    if (options->save != NULL && (stops || is_due(done, options->save_interval)))
+        TRY(trainer_save_checkpoint(training->trainer, options->save, options->keep, err));
+    return STATUS_OK;
+}
+
+static enum status all_steps(struct training *training, struct error *err)
+{
+    const struct run_options *options = training->run->options;
+    while (trainer_step_count(training->trainer) < options->steps && !training->interrupted)
+        TRY(one_step(training, err));
+    return STATUS_OK;
+}
+
+/* A failure that only this rank knows of would leave the others waiting: end them all. */
+static void abort_if_alone(const struct training *training, enum status status,
+                           const struct error *err)
+{
+    if (status == STATUS_OK || status == STATUS_FAILED || comm_size(training->run->comm) == 1)
+        return;
+    fprintf(stderr, "temper run: rank %d: %s\n", comm_rank(training->run->comm), err->message);
+    comm_abort(training->run->comm, 1);
+}
+
+static enum status work(struct training *training, struct dataset *dataset, struct error *err)
+{
+    const struct run_context *run = training->run;
+    TRY(run_records_open(&training->records, run, err));
+    struct trainer_setup setup = setup_of(run, dataset);
+    TRY(trainer_open(&training->trainer, &setup, err));
+    TRY(load_weights(training, err));
+    TRY(start_recorder(training, err));
+    TRY(run_records_begin(training->records, (int64_t)trainer_layout_bytes(training->trainer),
+                          err));
+    interrupt_catch();
+    enum status status = all_steps(training, err);
+    abort_if_alone(training, status, err);
+    enum run_status outcome = status != STATUS_OK     ? RUN_FAILED
+                              : training->interrupted ? RUN_INTERRUPTED
+                                                      : RUN_DONE;
+    struct error record_err = {0};
+    enum status recorded = run_records_end(training->records, training->recorder, outcome,
+                                           trainer_skipped_count(training->trainer), &record_err);
+    if (status == STATUS_OK && recorded != STATUS_OK) {
+        *err = record_err;
+        return recorded;
+    }
+    return status == STATUS_OK ? run_records_tell(training->records, err) : status;
+}
+
+enum status run_train(const struct run_context *run, struct dataset *dataset, struct error *err)
+{
+    struct training training = {.run = run};
+    enum status status = work(&training, dataset, err);
+    run_records_close(training.records);
+    trainer_close(training.trainer);
+    recorder_close(training.recorder);
+    return status;
+}
