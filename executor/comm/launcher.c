@@ -10,10 +10,13 @@
 static const struct launcher {
     const char *size, *rank;
     const char *marker; /* must be there too; NULL: nothing more is asked */
+    int least;          /* fewer ranks than this count as none */
 } launchers[] = {
     {.size = "OMPI_COMM_WORLD_SIZE", .rank = "OMPI_COMM_WORLD_RANK"},
     {.size = "PMI_SIZE", .rank = "PMI_RANK"},
     {.size = "SLURM_STEP_NUM_TASKS", .rank = "PMIX_RANK", .marker = "SLURM_STEP_ID"},
+    /* srun without PMI: MPI refuses these tasks; uncounted, each would start a whole job. */
+    {.size = "SLURM_STEP_NUM_TASKS", .rank = "SLURM_PROCID", .marker = "SLURM_STEP_ID", .least = 2},
 };
 
 static bool environment_int(const char *name, int *out)
@@ -37,7 +40,7 @@ static bool launched(int *ranks, int *rank)
         if (launcher->marker && !getenv(launcher->marker))
             continue;
         if (environment_int(launcher->size, ranks) && environment_int(launcher->rank, rank) &&
-            *rank < *ranks)
+            *rank < *ranks && *ranks >= launcher->least)
             return true;
     }
     return false;

@@ -67,8 +67,15 @@ static void test_launcher__a_batch_script_is_not_a_rank(void **state)
 {
     (void)state;
     EXPECT(0, 0, {"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "4"});
-    EXPECT(0, 0, {"SLURM_STEP_ID", "0"}, {"SLURM_PROCID", "0"}, {"SLURM_STEP_NUM_TASKS", "4"});
     EXPECT(0, 0, {"SLURM_STEP_NUM_TASKS", "4"}, {"PMIX_RANK", "0"});
+}
+
+/* MPI cannot join such ranks and says so, which is better than as many whole jobs side by side. */
+static void test_launcher__srun_without_pmi_counts_from_two_tasks_on(void **state)
+{
+    (void)state;
+    EXPECT(4, 1, {"SLURM_STEP_ID", "0"}, {"SLURM_PROCID", "1"}, {"SLURM_STEP_NUM_TASKS", "4"});
+    EXPECT(0, 0, {"SLURM_STEP_ID", "0"}, {"SLURM_PROCID", "0"}, {"SLURM_STEP_NUM_TASKS", "1"});
 }
 
 static void test_launcher__half_or_broken_settings_are_not_a_launch(void **state)
@@ -106,6 +113,7 @@ int main(void)
         cmocka_unit_test(test_launcher__every_launcher_is_seen),
         cmocka_unit_test(test_launcher__mpirun_inside_a_batch_job_wins),
         cmocka_unit_test(test_launcher__a_batch_script_is_not_a_rank),
+        cmocka_unit_test(test_launcher__srun_without_pmi_counts_from_two_tasks_on),
         cmocka_unit_test(test_launcher__half_or_broken_settings_are_not_a_launch),
         cmocka_unit_test(test_launcher__a_broken_row_lets_the_next_speak),
     };
