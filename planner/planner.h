@@ -1,0 +1,78 @@
+/* The search for the plan that minimises w1*T + w2*M + w3*E under the memory cap, with a proof. */
+#ifndef TEMPER_PLANNER_PLANNER_H
+#define TEMPER_PLANNER_PLANNER_H
+
+#include "base/reporter.h"
+#include "costmodel/profile.h"
+#include "ir/plan.h"
+
+/* What the user fixed; zero or false: free. */
+struct pins {
+    int64_t micro_batch;   /* sequences */
+    int64_t micro_batches; /* accumulated a step */
+    int data_parallel;
+    int threads;
+    /* By kind; a pinned mode that a kind does not admit leaves the kind at its nearest one: none
+     * for recompute, fp32 for precision. */
+    bool recompute_fixed[LAYER_KIND_COUNT];
+    enum recompute recompute[LAYER_KIND_COUNT];
+    bool precision_fixed[LAYER_KIND_COUNT];
+    enum precision precision[LAYER_KIND_COUNT];
+};
+
+/* "micro-batch=4,recompute=full,precision=bf16,dp=2,threads=1,recompute:attention=selective".
+ * Unknown keys and values are named with what is possible. */
+enum status pins_parse(struct pins *out, const char *text, struct error *err);
+
+struct planner_request {
+    const struct model *model;
+    const struct profile *profile;
+    int ranks;                 /* at most this many; fewer are used when that is better */
+    int64_t global_batch;      /* sequences a step */
+    uint64_t memory_cap_bytes; /* of one rank; 0: none */
+    double weight_time, weight_memory, weight_energy;
+    bool raw_weights;
+    struct pins pins;
+    const char *pins_text; /* as given, for the record; NULL: none */
+    double gap_target;     /* stop when the gap is at most this; 0: prove the optimum */
+    double time_limit_s;   /* 0: none */
+    const volatile int
+        *stop; /* becomes non-zero when the user wants the best so far; may be NULL */
+    struct reporter reporter;
+};
+
+/* Why nothing fits, when STATUS_INFEASIBLE. */
+struct infeasibility {
+    char constraint[160]; /* the tightest one, in words */
+    uint64_t
+        missing_bytes; /* beyond the cap in the leanest plan; 0 when memory is not what is short */
+    uint64_t leanest_bytes; /* memory of the leanest plan */
+    char relaxation[240];   /* the cheapest change that makes it feasible, in words */
+};
+
+/* Of the whole search: the objective's and those of its units (each quantity's best alone). */
+struct search_statistics {
+    uint64_t candidates;   /* combinations of the global choices */
+    uint64_t bounded_away; /* closed by their bound alone */
+    uint64_t solved;       /* given to the ILP at least once */
+    uint64_t columns;      /* in all masters */
+    uint64_t labels;       /* of the column generation */
+    double seconds;
+};
+
+struct planner_result {
+    struct plan plan; /* owned; release with plan_clear */
+    struct infeasibility infeasibility;
+    struct search_statistics statistics;
+};
+
+/* w1*T + w2*M + w3*E of a prediction in the objective's units: what the search minimises. */
+double planner_objective(const struct plan_objective *objective,
+                         const struct prediction *prediction);
+
+/* STATUS_INFEASIBLE fills result->infeasibility. STATUS_INVALID: the profile lacks what the request
+ * needs (named, with the command that measures it), or w3 > 0 and no energy is known. */
+enum status planner_search(const struct planner_request *request, struct planner_result *result,
+                           struct error *err);
+
+#endif

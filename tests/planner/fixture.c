@@ -1,0 +1,137 @@
+#include "fixture.h"
+#include "base/rng.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+enum { ROWS_MAX = 8192 };
+
+uint64_t roll(struct dice *dice, uint64_t bound)
+{
+    return rng_below(dice->seed, 1, dice->index++, bound);
+}
+
+double roll_real(struct dice *dice)
+{
+    return rng_uniform(dice->seed, 2, dice->index++);
+}
+
+bool roll_true(struct dice *dice, uint64_t one_in)
+{
+    return roll(dice, one_in) == 0;
+}
+
+struct model tiny_model(int64_t blocks, bool tied_head)
+{
+    return (struct model){.name = "tiny",
+                          .family = MODEL_GPT2,
+                          .blocks = blocks,
+                          .hidden = 32,
+                          .heads = 2,
+                          .kv_heads = 2,
+                          .head_dim = 16,
+                          .ffn = 128,
+                          .vocab = 96,
+                          .positions = 16,
+                          .seq_length = 16,
+                          .norm_epsilon = 1e-5,
+                          .tied_head = tied_head};
+}
+
+struct rows {
+    struct measurement *items;
+    size_t count;
+    struct dice *dice;
+};
+
+static void add_row(struct rows *rows, struct measurement row, double mean)
+{
+    assert_true(rows->count < ROWS_MAX);
+    row.mean = mean;
+    row.deviation = 0.02 * mean;
+    row.n = 10;
+    row.provenance = PROVENANCE_MEASURED;
+    rows->items[rows->count++] = row;
+}
+
+static void add_layer_rows(struct rows *rows, const struct model *model, enum layer_kind kind,
+                           struct placement placement, const struct profile_options *options)
+{
+    for (int p = 0; p < PRECISION_COUNT; p++) {
+        if (p == PRECISION_BF16 && !options->bf16)
+            continue;
+        struct measurement row = {
+            .precision = (enum precision)p, .ranks = placement.ranks, .threads = placement.threads};
+        char key[LAYER_KEY_BYTES];
+        (void)snprintf(row.subject, sizeof(row.subject), "%s", layer_key(model, kind, key));
+        row.metric = METRIC_OPTIMIZER_S;
+        add_row(rows, row, 1e-3 * roll_real(rows->dice));
+        row.metric = METRIC_OPTIMIZER_J;
+        if (options->energy)
+            add_row(rows, row, 0.1 * roll_real(rows->dice));
+        for (int r = 0; r < RECOMPUTE_COUNT; r++) {
+            if (!layer_admits_precision(kind, (enum precision)p) ||
+                !layer_admits_recompute(kind, (enum recompute)r))
+                continue;
+            for (size_t b = 0; b < options->micro_batch_count; b++) {
+                row.recompute = (enum recompute)r;
+                row.micro_batch = options->micro_batches[b];
+                double scale = 1e-3 * (double)row.micro_batch;
+                row.metric = METRIC_FORWARD_S;
+                add_row(rows, row, scale * (0.5 + roll_real(rows->dice)));
+                row.metric = METRIC_BACKWARD_S;
+                add_row(rows, row, 2 * scale * (0.5 + roll_real(rows->dice)));
+                row.metric = METRIC_FORWARD_J;
+                if (options->energy)
+                    add_row(rows, row, 50 * scale * (0.5 + roll_real(rows->dice)));
+                row.metric = METRIC_BACKWARD_J;
+                if (options->energy)
+                    add_row(rows, row, 90 * scale * (0.5 + roll_real(rows->dice)));
+            }
+        }
+    }
+}
+
+static void add_machine_rows(struct rows *rows, struct placement placement,
+                             const struct profile_options *options)
+{
+    struct measurement row = {
+        .subject = "machine", .ranks = placement.ranks, .threads = placement.threads};
+    row.metric = METRIC_PROCESS_BYTES;
+    add_row(rows, row, 1e6 * (0.5 + roll_real(rows->dice)));
+    row.metric = METRIC_STEP_OVERHEAD_S;
+    add_row(rows, row, 1e-3 * roll_real(rows->dice));
+    row.metric = METRIC_OVERLAP;
+    add_row(rows, row, roll_real(rows->dice));
+    row.metric = METRIC_ACTIVE_W;
+    if (options->energy)
+        add_row(rows, row, 20 + 80 * roll_real(rows->dice));
+    if (placement.ranks == 1)
+        return;
+    (void)snprintf(row.subject, sizeof(row.subject), "all-reduce");
+    row.metric = METRIC_LINK_S;
+    for (row.bytes = 1024; row.bytes <= 1 << 20; row.bytes *= 32)
+        add_row(rows, row, 1e-5 + 1e-9 * (double)row.bytes * (0.5 + roll_real(rows->dice)));
+}
+
+struct profile *random_profile(struct dice *dice, const struct model *model,
+                               const struct profile_options *options)
+{
+    struct rows rows = {.items = calloc(ROWS_MAX, sizeof(struct measurement)), .dice = dice};
+    struct profile *profile = NULL;
+    struct error err;
+    assert_non_null(rows.items);
+    for (size_t i = 0; i < options->placement_count; i++) {
+        for (int kind = 0; kind < LAYER_KIND_COUNT; kind++)
+            add_layer_rows(&rows, model, (enum layer_kind)kind, options->placements[i], options);
+        add_machine_rows(&rows, options->placements[i], options);
+    }
+    if (profile_from_rows(&profile, rows.items, rows.count, "testhost", &err) != STATUS_OK)
+        fail_msg("%s", err.message);
+    free(rows.items);
+    return profile;
+}
