@@ -1,0 +1,31 @@
+/* Times, energy and bytes of every layer kind, by running whole micro-batches through a chain. */
+#ifndef TEMPER_PROFILER_LAYERS_H
+#define TEMPER_PROFILER_LAYERS_H
+
+#include "profiler/power.h"
+#include "profiler/sweep.h"
+
+struct layers;
+
+/* `until_s`: session_elapsed_s when the layers are to be done. Keeps `chain` and `sweep`. */
+enum status layers_open(struct layers **out, struct chain *chain, struct sweep *sweep,
+                        double until_s, struct error *err);
+void layers_close(struct layers *layers); /* NULL allowed */
+
+/* Measure one size of the sweep. Every block of the chain in every pass is a sample; three passes
+ * of four accumulate gradients, as most micro-batches of a step do. Passes repeat until the mean of
+ * every kind is known well enough or the setting's share of the time is used up. *measured is
+ * false, and nothing was done, when the time left does not do for the fewest passes; the first size
+ * is always measured. Collective. */
+enum status layers_measure_size(struct layers *layers, size_t size_index, bool *measured,
+                                struct error *err);
+/* Measure once more, at another moment, what was measured in one short burst. Collective. */
+enum status layers_revisit(struct layers *layers, struct error *err);
+/* Emit METRIC_FORWARD_S, BACKWARD_S, FORWARD_J, BACKWARD_J, SAVED_BYTES and SCRATCH_BYTES
+ * (modelled: from the table that lays them out) of all that was measured. Collective. */
+enum status layers_emit(struct layers *layers, struct error *err);
+/* METRIC_OPTIMIZER_S and OPTIMIZER_J of every kind, for each precision measured: with the bf16 copy
+ * for bf16. Gradients must have been computed. Collective. */
+enum status layers_measure_optimizer(struct layers *layers, double seconds, struct error *err);
+
+#endif

@@ -1,0 +1,74 @@
+#include "profiler/process.h"
+#include "base/host.h"
+#include <stdlib.h>
+
+/* MPI's pools of buffers grow over the first reductions. */
+enum { REDUCTION_ROUNDS = 3 };
+
+static enum status reduce_gradients(struct chain *chain, struct comm_request **requests,
+                                    struct error *err)
+{
+    struct comm *comm = chain->session->comm;
+    for (size_t i = chain->layer_count; i-- > 0;) {
+        const struct chain_layer *layer = &chain->layers[i];
+        TRY(comm_all_reduce_start(comm, chain->gradients + layer->first, layer->count, &requests[i],
+                                  err));
+    }
+    for (size_t i = chain->layer_count; i-- > 0;)
+        TRY(comm_wait(comm, requests[i], err));
+    return STATUS_OK;
+}
+
+/* A setting that does not fit is left out here; that nothing fits is for the sweep to say. */
+static enum status run_layers(struct chain *chain, enum precision precision, int64_t *times_ns,
+                              struct error *err)
+{
+    const struct profile_request *request = chain->session->request;
+    struct chain_setting setting = {
+        .precision = precision,
+        .recompute = RECOMPUTE_NONE,
+        .micro_batch = request->micro_batch_count > 0 ? request->micro_batches[0] : 1,
+        .with_head = true,
+    };
+    uint64_t bytes = chain_activation_bytes(chain, setting);
+    if (bytes + chain_static_bytes(chain) > chain->session->memory_limit_bytes)
+        return STATUS_OK;
+    TRY(chain_reserve(chain, bytes, err));
+    TRY(chain_bind(chain, setting, err));
+    TRY(chain_forward(chain, times_ns, err));
+    return chain_backward(chain, false, NULL, times_ns, err);
+}
+
+static enum status run_step(struct chain *chain, enum precision precision, struct error *err)
+{
+    struct comm_request **requests = calloc(chain->layer_count, sizeof(requests[0]));
+    int64_t *times_ns = calloc(chain->layer_count, sizeof(times_ns[0]));
+    enum status status;
+    if (!requests || !times_ns)
+        status = error_memory(err, chain->layer_count * sizeof(times_ns[0]), "a step's times");
+    else
+        status = run_layers(chain, precision, times_ns, err);
+    for (int round = 0; round < REDUCTION_ROUNDS && status == STATUS_OK; round++)
+        status = reduce_gradients(chain, requests, err);
+    if (status == STATUS_OK)
+        chain_optimize(chain, precision == PRECISION_BF16, 1, times_ns);
+    free(times_ns);
+    free(requests);
+    return status;
+}
+
+enum status process_measure(struct chain *chain, enum precision precision, struct error *err)
+{
+    struct session *session = chain->session;
+    TRY(run_step(chain, precision, err));
+    int64_t resident = (int64_t)host_process_rss_bytes();
+    int64_t bytes = resident - (int64_t)session->allocated_bytes;
+    bytes = bytes > 0 ? bytes : 0;
+    TRY(comm_all_reduce_max_i64(session->comm, &bytes, 1, err));
+    struct measurement row = {
+        .subject = "machine", .metric = METRIC_PROCESS_BYTES, .precision = precision};
+    row.provenance = bytes > 0 ? PROVENANCE_MEASURED : PROVENANCE_ABSENT;
+    if (bytes == 0)
+        return session_emit(session, row, err);
+    return session_emit_value(session, row, (double)bytes, err);
+}

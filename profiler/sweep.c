@@ -1,0 +1,159 @@
+#include "profiler/sweep.h"
+#include "base/text.h"
+#include "base/units.h"
+
+/* Micro-batches of an automatic sweep: 1, 2, 4, ... */
+enum { AUTOMATIC_SIZES = 6 };
+
+/* Estimates only share the time; they are calibrated by what is measured. */
+#define BACKWARD_OVER_FORWARD  2.0
+#define SELECTIVE_OVER_FORWARD 0.2 /* the scores of an attention layer once more */
+#define CALL_OVERHEAD_S        20e-6
+/* Small products run this much below the peak rate, before anything is measured. */
+#define FIRST_CALIBRATION 2.0
+
+static double estimate_layer_s(const struct chain *chain, enum layer_kind kind,
+                               struct chain_setting setting,
+                               const double matmul_flops[PRECISION_COUNT])
+{
+    struct layer_precision_mode mode = chain_mode(kind, setting);
+    struct micro_batch_shape shape = {setting.micro_batch, chain->model.seq_length, 1};
+    double rate = matmul_flops[mode.precision];
+    double passes = 1.0 + BACKWARD_OVER_FORWARD;
+    if (mode.recompute == RECOMPUTE_FULL)
+        passes += 1.0;
+    if (mode.recompute == RECOMPUTE_SELECTIVE)
+        passes += SELECTIVE_OVER_FORWARD;
+    double flops = layer_forward_flops(&chain->model, kind, &shape);
+    return CALL_OVERHEAD_S + (rate > 0 ? passes * flops / rate : 0);
+}
+
+static double estimate_s(const struct chain *chain, struct chain_setting setting,
+                         const double matmul_flops[PRECISION_COUNT])
+{
+    double seconds = 0;
+    for (size_t i = 0; i < chain->layer_count; i++) {
+        enum layer_kind kind = chain->layers[i].kind;
+        if (kind != LAYER_HEAD || setting.with_head)
+            seconds += estimate_layer_s(chain, kind, setting, matmul_flops);
+    }
+    return seconds;
+}
+
+static void warn_too_large(const struct session *session, struct chain_setting setting,
+                           uint64_t bytes)
+{
+    char size[UNIT_TEXT_BYTES], limit[UNIT_TEXT_BYTES];
+    if (!session_leads(session))
+        return;
+    report_warning(
+        &session->request->reporter,
+        "micro-batch %lld in %s with recompute %s is not measured: it takes %s, the limit "
+        "is %s a rank",
+        (long long)setting.micro_batch, precision_name(setting.precision),
+        recompute_name(setting.recompute), format_bytes((double)bytes, size),
+        format_bytes((double)session->memory_limit_bytes, limit));
+}
+
+/* The head runs in the setting without recomputation, where its only mode is measured; elsewhere it
+ * would cost time and tell nothing new. */
+static struct sweep_size make_size(const struct chain *chain, int64_t micro_batch,
+                                   const double matmul_flops[PRECISION_COUNT], bool warn)
+{
+    struct sweep_size size = {.micro_batch = micro_batch};
+    for (unsigned p = 0; p < PRECISION_COUNT; p++) {
+        for (unsigned r = 0; r < RECOMPUTE_COUNT && matmul_flops[p] > 0; r++) {
+            struct chain_setting setting = {(enum precision)p, (enum recompute)r, micro_batch,
+                                            r == RECOMPUTE_NONE};
+            uint64_t bytes = chain_activation_bytes(chain, setting);
+            if (bytes + chain_static_bytes(chain) > chain->session->memory_limit_bytes) {
+                if (warn)
+                    warn_too_large(chain->session, setting, bytes + chain_static_bytes(chain));
+                continue;
+            }
+            size.settings[size.setting_count++] = (struct sweep_setting){
+                .setting = setting,
+                .estimate_s = estimate_s(chain, setting, matmul_flops),
+                .activation_bytes = bytes,
+            };
+        }
+    }
+    return size;
+}
+
+static double size_estimate_s(const struct sweep_size *size, size_t from)
+{
+    double seconds = 0;
+    for (size_t i = from; i < size->setting_count; i++)
+        seconds += size->settings[i].estimate_s;
+    return seconds;
+}
+
+double sweep_minimum_s(const struct sweep *sweep, const struct sweep_size *size)
+{
+    return SWEEP_PASSES_MINIMUM * sweep->calibration * size_estimate_s(size, 0);
+}
+
+static void leave_out_hopeless(struct sweep *sweep, double seconds)
+{
+    double needed_s = 0;
+    for (size_t i = 0; i < sweep->size_count; i++) {
+        needed_s += sweep_minimum_s(sweep, &sweep->sizes[i]);
+        if (i > 0 && needed_s > seconds)
+            sweep->size_count = i;
+    }
+}
+
+enum status sweep_plan(struct sweep *out, const struct chain *chain,
+                       const double matmul_flops[PRECISION_COUNT], double seconds,
+                       struct error *err)
+{
+    const struct profile_request *request = chain->session->request;
+    size_t asked = request->micro_batch_count;
+    *out = (struct sweep){.is_automatic = asked == 0, .calibration = FIRST_CALIBRATION};
+    size_t count = out->is_automatic ? AUTOMATIC_SIZES : asked;
+    for (size_t i = 0; i < count; i++) {
+        int64_t micro_batch = out->is_automatic ? INT64_C(1) << i : request->micro_batches[i];
+        struct sweep_size size = make_size(chain, micro_batch, matmul_flops, !out->is_automatic);
+        if (size.setting_count > 0)
+            out->sizes[out->size_count++] = size;
+    }
+    if (out->size_count == 0) {
+        char limit[UNIT_TEXT_BYTES];
+        return error_set(err, STATUS_INVALID,
+                         "nothing of the model can be measured within %s a rank: raise the memory "
+                         "limit, or choose a smaller micro-batch or sequence",
+                         format_bytes((double)chain->session->memory_limit_bytes, limit));
+    }
+    if (out->is_automatic)
+        leave_out_hopeless(out, seconds);
+    return STATUS_OK;
+}
+
+size_t sweep_pieces(const struct sweep *sweep)
+{
+    size_t pieces = 0;
+    for (size_t i = 0; i < sweep->size_count; i++)
+        pieces += sweep->sizes[i].setting_count;
+    return pieces;
+}
+
+double sweep_share(const struct sweep *sweep, size_t size_index, size_t setting_index)
+{
+    double remaining_s = size_estimate_s(&sweep->sizes[size_index], setting_index);
+    for (size_t i = size_index + 1; i < sweep->size_count; i++)
+        remaining_s += size_estimate_s(&sweep->sizes[i], 0);
+    return sweep->sizes[size_index].settings[setting_index].estimate_s / remaining_s;
+}
+
+void sweep_warn_left_out(const struct sweep *sweep, size_t size_index,
+                         const struct reporter *reporter)
+{
+    struct text list = {0};
+    for (size_t i = size_index; i < sweep->size_count; i++)
+        text_printf(&list, "%s%lld", i == size_index ? "" : ", ",
+                    (long long)sweep->sizes[i].micro_batch);
+    report_warning(reporter, "micro-batch %s not measured: the time budget is used up",
+                   list.data ? list.data : "");
+    text_free(&list);
+}

@@ -1,0 +1,211 @@
+/* Which settings are measured, and how the time is shared among them. */
+#include "profiler/sweep.h"
+#include "support.h"
+
+struct fixture {
+    struct model model;
+    struct heard *heard;
+    struct profile_request request;
+    struct session session;
+    struct chain chain;
+};
+
+static const double RATES[PRECISION_COUNT] = {1e10, 3e10};
+
+static struct fixture *fixture_open(void)
+{
+    struct fixture *fixture = calloc(1, sizeof(*fixture));
+    struct error err;
+    assert_non_null(fixture);
+    fixture->heard = calloc(1, sizeof(*fixture->heard));
+    assert_non_null(fixture->heard);
+    fixture->model = tiny_model();
+    fixture->request = tiny_request(&fixture->model, fixture->heard);
+    fixture->session.request = &fixture->request;
+    fixture->session.memory_limit_bytes = UINT64_C(1) << 40;
+    assert_int_equal(comm_open(&fixture->session.comm, &err), STATUS_OK);
+    assert_int_equal(device_open(&fixture->session.device, 1, &err), STATUS_OK);
+    assert_int_equal(chain_open(&fixture->chain, &fixture->session, true, UINT64_MAX, &err),
+                     STATUS_OK);
+    return fixture;
+}
+
+static void fixture_close(struct fixture *fixture)
+{
+    chain_close(&fixture->chain);
+    assert_int_equal(fixture->session.allocated_bytes, 0); /* all was given back */
+    device_close(fixture->session.device);
+    comm_close(fixture->session.comm);
+    free(fixture->heard);
+    free(fixture);
+}
+
+static void test_sweep__has_every_precision_and_recompute_mode(void **state)
+{
+    (void)state;
+    struct fixture *fixture = fixture_open();
+    struct sweep sweep;
+    struct error err;
+    assert_int_equal(sweep_plan(&sweep, &fixture->chain, RATES, 1e9, &err), STATUS_OK);
+    assert_false(sweep.is_automatic);
+    assert_int_equal(sweep.size_count, 3);
+    assert_int_equal(sweep_pieces(&sweep), 3 * PRECISION_COUNT * RECOMPUTE_COUNT);
+    for (size_t s = 0; s < sweep.size_count; s++) {
+        bool seen[PRECISION_COUNT][RECOMPUTE_COUNT] = {{false}};
+        assert_int_equal(sweep.sizes[s].micro_batch, fixture->request.micro_batches[s]);
+        for (size_t i = 0; i < sweep.sizes[s].setting_count; i++) {
+            struct chain_setting setting = sweep.sizes[s].settings[i].setting;
+            assert_false(seen[setting.precision][setting.recompute]);
+            seen[setting.precision][setting.recompute] = true;
+            assert_int_equal(setting.with_head, setting.recompute == RECOMPUTE_NONE);
+        }
+    }
+    fixture_close(fixture);
+}
+
+static void test_sweep__leaves_out_precisions_without_a_rate(void **state)
+{
+    (void)state;
+    static const double rates[PRECISION_COUNT] = {1e10, 0};
+    struct fixture *fixture = fixture_open();
+    struct sweep sweep;
+    struct error err;
+    assert_int_equal(sweep_plan(&sweep, &fixture->chain, rates, 1e9, &err), STATUS_OK);
+    assert_int_equal(sweep_pieces(&sweep), 3 * RECOMPUTE_COUNT);
+    for (size_t i = 0; i < sweep.sizes[0].setting_count; i++)
+        assert_int_equal(sweep.sizes[0].settings[i].setting.precision, PRECISION_FP32);
+    fixture_close(fixture);
+}
+
+/* Spending each share of what is left in turn uses up everything. */
+static void test_sweep__shares_use_up_the_time(void **state)
+{
+    (void)state;
+    struct fixture *fixture = fixture_open();
+    struct sweep sweep;
+    struct error err;
+    assert_int_equal(sweep_plan(&sweep, &fixture->chain, RATES, 1e9, &err), STATUS_OK);
+    double left_s = 10, total_estimate_s = 0;
+    for (size_t s = 0; s < sweep.size_count; s++)
+        for (size_t i = 0; i < sweep.sizes[s].setting_count; i++)
+            total_estimate_s += sweep.sizes[s].settings[i].estimate_s;
+    for (size_t s = 0; s < sweep.size_count; s++) {
+        for (size_t i = 0; i < sweep.sizes[s].setting_count; i++) {
+            double spent_s = left_s * sweep_share(&sweep, s, i);
+            double fair_s = 10 * sweep.sizes[s].settings[i].estimate_s / total_estimate_s;
+            assert_near(spent_s, fair_s, 1e-9);
+            left_s -= spent_s;
+        }
+    }
+    assert_near(left_s, 0, 1e-9);
+    fixture_close(fixture);
+}
+
+static void test_sweep__keeps_to_the_memory_limit(void **state)
+{
+    (void)state;
+    struct fixture *fixture = fixture_open();
+    struct sweep sweep;
+    struct error err;
+    struct chain_setting largest = {PRECISION_FP32, RECOMPUTE_NONE, 32, true};
+    uint64_t all_bytes =
+        chain_static_bytes(&fixture->chain) + chain_activation_bytes(&fixture->chain, largest);
+    fixture->session.memory_limit_bytes = all_bytes;
+    assert_int_equal(sweep_plan(&sweep, &fixture->chain, RATES, 1e9, &err), STATUS_OK);
+    assert_int_equal(sweep_pieces(&sweep), 3 * PRECISION_COUNT * RECOMPUTE_COUNT);
+    assert_int_equal(fixture->heard->warning_count, 0);
+
+    fixture->session.memory_limit_bytes = all_bytes - 1;
+    assert_int_equal(sweep_plan(&sweep, &fixture->chain, RATES, 1e9, &err), STATUS_OK);
+    assert_int_equal(sweep_pieces(&sweep), 3 * PRECISION_COUNT * RECOMPUTE_COUNT - 1);
+    assert_int_equal(fixture->heard->warning_count, 1);
+    assert_non_null(strstr(fixture->heard->warnings[0], "micro-batch 32 in fp32"));
+
+    fixture->session.memory_limit_bytes = 1024;
+    assert_int_equal(sweep_plan(&sweep, &fixture->chain, RATES, 1e9, &err), STATUS_INVALID);
+    assert_non_null(strstr(err.message, "1.00 KiB"));
+    fixture_close(fixture);
+}
+
+static void test_sweep__automatic_sizes_fit_the_time(void **state)
+{
+    (void)state;
+    struct fixture *fixture = fixture_open();
+    struct sweep sweep;
+    struct error err;
+    fixture->request.micro_batch_count = 0;
+    assert_int_equal(sweep_plan(&sweep, &fixture->chain, RATES, 1e9, &err), STATUS_OK);
+    assert_true(sweep.is_automatic);
+    size_t all = sweep.size_count;
+    assert_true(all >= 4);
+    double needed_s = 0;
+    for (size_t i = 0; i < all; i++) {
+        assert_int_equal(sweep.sizes[i].micro_batch, INT64_C(1) << i);
+        needed_s += sweep_minimum_s(&sweep, &sweep.sizes[i]);
+    }
+    assert_int_equal(sweep_plan(&sweep, &fixture->chain, RATES, needed_s * 1.001, &err), STATUS_OK);
+    assert_int_equal(sweep.size_count, all);
+    assert_int_equal(sweep_plan(&sweep, &fixture->chain, RATES, needed_s * 0.999, &err), STATUS_OK);
+    assert_int_equal(sweep.size_count, all - 1);
+    assert_int_equal(sweep_plan(&sweep, &fixture->chain, RATES, 0, &err), STATUS_OK);
+    assert_int_equal(sweep.size_count, 1); /* one size always is measured */
+    fixture_close(fixture);
+}
+
+static void test_sweep__a_chain_shrinks_to_its_limit(void **state)
+{
+    (void)state;
+    struct fixture *fixture = fixture_open();
+    struct chain small;
+    struct error err;
+    assert_int_equal(fixture->chain.model.blocks, fixture->model.blocks);
+    uint64_t limit = chain_static_bytes(&fixture->chain) - 1;
+    assert_int_equal(chain_open(&small, &fixture->session, true, limit, &err), STATUS_OK);
+    assert_int_equal(small.model.blocks, fixture->model.blocks - 1);
+    assert_true(chain_static_bytes(&small) <= limit);
+    chain_close(&small);
+    chain_close(&small); /* nothing is left to free */
+    fixture_close(fixture);
+}
+
+/* Backward without the head, over many passes: no value may run away or vanish, or the time of
+ * denormal or infinite numbers would be measured. */
+static void test_sweep__repeated_passes_stay_finite(void **state)
+{
+    (void)state;
+    struct fixture *fixture = fixture_open();
+    struct chain *chain = &fixture->chain;
+    struct error err;
+    int64_t times_ns[64];
+    struct chain_setting setting = {PRECISION_FP32, RECOMPUTE_FULL, 2, false};
+    assert_true(chain->layer_count <= sizeof(times_ns) / sizeof(times_ns[0]));
+    assert_int_equal(chain_reserve(chain, chain_activation_bytes(chain, setting), &err), STATUS_OK);
+    assert_int_equal(chain_bind(chain, setting, &err), STATUS_OK);
+    for (int pass = 0; pass < 200; pass++) {
+        assert_int_equal(chain_forward(chain, times_ns, &err), STATUS_OK);
+        assert_int_equal(chain_backward(chain, pass % 4 != 0, NULL, times_ns, &err), STATUS_OK);
+        chain_optimize(chain, pass % 2 == 0, pass + 1, times_ns);
+    }
+    const struct chain_layer *block = &chain->layers[1];
+    double largest = 0;
+    for (uint64_t i = 0; i < block->count; i++) {
+        assert_true(isfinite(chain->gradients[block->first + i]));
+        largest = fmax(largest, fabs((double)chain->gradients[block->first + i]));
+    }
+    assert_true(largest > 1e-8 && largest < 1.0);
+    fixture_close(fixture);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sweep__has_every_precision_and_recompute_mode),
+        cmocka_unit_test(test_sweep__leaves_out_precisions_without_a_rate),
+        cmocka_unit_test(test_sweep__shares_use_up_the_time),
+        cmocka_unit_test(test_sweep__keeps_to_the_memory_limit),
+        cmocka_unit_test(test_sweep__automatic_sizes_fit_the_time),
+        cmocka_unit_test(test_sweep__a_chain_shrinks_to_its_limit),
+        cmocka_unit_test(test_sweep__repeated_passes_stay_finite),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
