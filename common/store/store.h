@@ -54,7 +54,8 @@ enum metric {
     METRIC_SCRATCH_BYTES,
     METRIC_LINK_S,          /* one collective or message of `bytes` */
     METRIC_PROCESS_BYTES,   /* resident memory of a rank that is not laid out by the plan */
-    METRIC_OVERLAP,         /* share of a gradient all-reduce that compute hides, 0 to 1 */
+    METRIC_OVERLAP,         /* share of a gradient all-reduce that compute hides: at most 1;
+                               below 0 it slows compute by more than it hides */
     METRIC_STEP_OVERHEAD_S, /* time of a step outside layers, communication and optimizer */
     METRIC_MATMUL_FLOPS,    /* measured matrix-product rate of one rank, FLOP/s */
     METRIC_COPY_BYTES_S,    /* measured memory copy rate of one rank, bytes/s (read + written) */

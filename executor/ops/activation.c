@@ -1,0 +1,142 @@
+#include "executor/ops/activation.h"
+
+#include "executor/ops/convert.h"
+#include "executor/ops/vector.h"
+
+struct activation activation_of(const struct layer_view *view, const struct layer_call *call)
+{
+    return (struct activation){
+        .tokens = view->dims.tokens,
+        .ffn = view->dims.ffn,
+        .is_gated = call->model->family == MODEL_LLAMA,
+        .bf16 = view->dims.bf16,
+    };
+}
+
+/* GELU's tanh form is x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3), because
+ * (1 + tanh u) / 2 = sigmoid(2u). */
+static const float TWO_ROOT = 0x1.988454p+0f; /* 2 sqrt(2/pi) */
+static const float CUBIC = 0.044715f;
+
+OPS_CLONES
+static void gelu(const float *pre, float *act, size_t count)
+{
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) {
+        float x = pre[i];
+        act[i] = x * sigmoid_vector(TWO_ROOT * (x + CUBIC * x * x * x));
+    }
+}
+
+/* pre_gradient may be act_gradient */
+OPS_CLONES
+static void gelu_backward(const float *pre, const float *act_gradient, float *pre_gradient,
+                          size_t count)
+{
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) {
+        float x = pre[i];
+        float s = sigmoid_vector(TWO_ROOT * (x + CUBIC * x * x * x));
+        float slope = s + x * s * (1.0f - s) * TWO_ROOT * (1.0f + 3.0f * CUBIC * x * x);
+        pre_gradient[i] = act_gradient[i] * slope;
+    }
+}
+
+OPS_CLONES
+static void swiglu(const float *gate, const float *up, float *act, size_t count)
+{
+#pragma omp simd
+    for (size_t i = 0; i < count; i++)
+        act[i] = gate[i] * sigmoid_vector(gate[i]) * up[i];
+}
+
+OPS_CLONES
+static void swiglu_backward(const float *gate, const float *up, const float *act_gradient,
+                            float *gate_gradient, float *up_gradient, size_t count)
+{
+#pragma omp simd
+    for (size_t i = 0; i < count; i++) {
+        float g = gate[i], d = act_gradient[i], s = sigmoid_vector(g);
+        gate_gradient[i] = d * up[i] * (s + g * s * (1.0f - s));
+        up_gradient[i] = d * g * s;
+    }
+}
+
+/* A chunk of an array that is fp32, or bf16 and then widened into `buffer`. */
+static const float *open_chunk(const void *data, size_t at, size_t count, bool bf16, float *buffer)
+{
+    if (!bf16)
+        return (const float *)data + at;
+    bf16_widen((const uint16_t *)data + at, buffer, count);
+    return buffer;
+}
+
+/* Where to compute a chunk of an output; close_chunk puts it there. */
+static float *output_chunk(void *data, size_t at, bool bf16, float *buffer)
+{
+    return bf16 ? buffer : (float *)data + at;
+}
+
+static void close_chunk(const float *chunk, void *data, size_t at, size_t count, bool bf16)
+{
+    if (bf16)
+        bf16_narrow(chunk, (uint16_t *)data + at, count);
+}
+
+static void forward_chunk(const struct activation *z, const void *pre, void *act, size_t pre_at,
+                          size_t act_at, size_t count)
+{
+    float buffers[3][CONVERT_CHUNK];
+    const float *first = open_chunk(pre, pre_at, count, z->bf16, buffers[0]);
+    float *out = output_chunk(act, act_at, z->bf16, buffers[2]);
+    if (z->is_gated)
+        swiglu(first, open_chunk(pre, pre_at + z->ffn, count, z->bf16, buffers[1]), out, count);
+    else
+        gelu(first, out, count);
+    close_chunk(out, act, act_at, count, z->bf16);
+}
+
+static void backward_chunk(const struct activation *z, const void *pre, const void *act_gradient,
+                           void *pre_gradient, size_t pre_at, size_t act_at, size_t count)
+{
+    float buffers[5][CONVERT_CHUNK];
+    const float *first = open_chunk(pre, pre_at, count, z->bf16, buffers[0]);
+    const float *incoming = open_chunk(act_gradient, act_at, count, z->bf16, buffers[1]);
+    float *out = output_chunk(pre_gradient, pre_at, z->bf16, buffers[2]);
+    if (z->is_gated) {
+        const float *up = open_chunk(pre, pre_at + z->ffn, count, z->bf16, buffers[3]);
+        float *up_out = output_chunk(pre_gradient, pre_at + z->ffn, z->bf16, buffers[4]);
+        swiglu_backward(first, up, incoming, out, up_out, count);
+        close_chunk(up_out, pre_gradient, pre_at + z->ffn, count, z->bf16);
+    } else {
+        gelu_backward(first, incoming, out, count);
+    }
+    close_chunk(out, pre_gradient, pre_at, count, z->bf16);
+}
+
+void activation_forward(struct device *device, const struct activation *z, const void *pre,
+                        void *act)
+{
+    size_t width = z->is_gated ? 2 * z->ffn : z->ffn;
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (size_t t = 0; t < z->tokens; t++) {
+        for (size_t at = 0; at < z->ffn; at += CONVERT_CHUNK) {
+            size_t count = z->ffn - at < CONVERT_CHUNK ? z->ffn - at : CONVERT_CHUNK;
+            forward_chunk(z, pre, act, t * width + at, t * z->ffn + at, count);
+        }
+    }
+}
+
+void activation_backward(struct device *device, const struct activation *z, const void *pre,
+                         const void *act_gradient, void *pre_gradient)
+{
+    size_t width = z->is_gated ? 2 * z->ffn : z->ffn;
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (size_t t = 0; t < z->tokens; t++) {
+        for (size_t at = 0; at < z->ffn; at += CONVERT_CHUNK) {
+            size_t count = z->ffn - at < CONVERT_CHUNK ? z->ffn - at : CONVERT_CHUNK;
+            backward_chunk(z, pre, act_gradient, pre_gradient, t * width + at, t * z->ffn + at,
+                           count);
+        }
+    }
+}

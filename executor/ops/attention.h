@@ -1,0 +1,32 @@
+/* Causal softmax attention of all heads (Vaswani et al. 2017), with grouped key/value heads
+ * (Ainslie et al. 2023) and an optional sliding window: query i sees the keys j with
+ * i - window < j <= i.
+ *
+ * A thread takes one key/value head of one sequence at a time with all the query heads that share
+ * it, and of them ATTENTION_BLOCK_ROWS queries at once, so that only keys that some of them see are
+ * multiplied. The arithmetic is fp32 in both precisions; in bf16 the probabilities are rounded
+ * before they are used, kept or not, so that every recompute mode gives the same bits. */
+#ifndef TEMPER_OPS_ATTENTION_H
+#define TEMPER_OPS_ATTENTION_H
+
+#include "executor/ops/internal.h"
+
+struct attention {
+    struct layer_dims dims;
+    size_t window;   /* 0: none */
+    const void *qkv; /* [tokens, qkv], fp32 or bf16 */
+    void *probs;     /* [sequences, heads, length, length], the same; NULL: not kept */
+    void *context;   /* [tokens, context], the same; backward: NULL unless it shall be made */
+    const float *context_gradient; /* [tokens, context]; backward */
+    void *qkv_gradient;            /* [tokens, qkv], fp32 or bf16; backward */
+    float *scratch;                /* [threads, attention_thread_floats] */
+    size_t scratch_floats;         /* of one thread */
+};
+
+struct attention attention_of(const struct layer_view *view, const struct layer_call *call);
+
+void attention_heads_forward(struct device *device, const struct attention *z);
+/* Reads the probabilities from `probs`, or recomputes them when that is NULL. */
+void attention_heads_backward(struct device *device, const struct attention *z);
+
+#endif

@@ -1,0 +1,40 @@
+/* Matrix products: OpenBLAS for fp32, oneDNN for bf16. All matrices are row-major. */
+#ifndef TEMPER_OPS_GEMM_H
+#define TEMPER_OPS_GEMM_H
+
+#include "executor/ops/internal.h"
+
+/* c[m, n] = op(a) op(b) (+ bias) (+ c), by all threads of the device. Matrices are dense. */
+struct gemm {
+    size_t m, n, k;
+    const void *a; /* [m, k], or [k, m] when a_transposed */
+    const void *b; /* [k, n], or [n, k] when b_transposed */
+    void *c;       /* [m, n] */
+    bool a_transposed, b_transposed;
+    bool accumulate;   /* add to what c holds; c is then fp32 */
+    const float *bias; /* [n], added to every row; NULL: none. Not together with `accumulate`. */
+    enum precision operands; /* of a and b */
+    enum precision result;   /* of c; fp32 when the operands are */
+};
+
+enum status gemm_run(struct device *device, const struct gemm *gemm, struct error *err);
+
+/* A small product of pieces of larger matrices, by the calling thread alone inside a parallel
+ * region: c = alpha op(a) op(b) + beta c. */
+struct piece {
+    const float *data;
+    size_t stride; /* elements between rows */
+    bool transposed;
+};
+void gemm_piece(size_t m, size_t n, size_t k, float alpha, struct piece a, struct piece b,
+                float beta, float *c, size_t c_stride);
+
+/* gemm_bf16.c. *out is NULL, and the status OK, where bf16 is not supported. `threads` are those
+ * that the caller's OpenMP regions have. */
+enum status matmul_cache_open(struct matmul_cache **out, struct error *err);
+void matmul_cache_close(struct matmul_cache *cache); /* NULL allowed */
+enum status matmul_bf16(struct matmul_cache *cache, const struct gemm *gemm, struct error *err);
+/* "oneDNN 2.6.3", or "" when built without. Returns `text`. */
+const char *matmul_version(char *text, size_t bytes);
+
+#endif

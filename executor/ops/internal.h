@@ -1,0 +1,90 @@
+/* What the files of this folder share and nobody else sees. */
+#ifndef TEMPER_OPS_INTERNAL_H
+#define TEMPER_OPS_INTERNAL_H
+
+#include "executor/ops/device.h"
+#include "executor/ops/layer.h"
+#include <omp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct matmul_cache; /* gemm_bf16.c */
+
+enum { DEVICE_LIBRARIES_BYTES = 160 };
+
+struct device {
+    int threads;
+    char libraries[DEVICE_LIBRARIES_BYTES];
+    struct matmul_cache *bf16; /* NULL where bf16 is not supported */
+    /* cos and sin of RoPE, grown on demand: rope.c */
+    float *rope; /* [rope_positions, head_dim / 2, 2] */
+    size_t rope_positions, rope_head_dim;
+    double rope_theta;
+};
+
+/* BLAS's thread count is the process's: set it to this device's, which was perhaps not the last to
+ * be opened. */
+void device_claim(const struct device *device);
+
+/* ---- a layer's sizes and tensors, in the types that loops want ---- */
+
+struct layer_dims {
+    size_t sequences, length, tokens;
+    size_t hidden, heads, kv_heads, head_dim;
+    size_t context; /* heads * head_dim */
+    size_t qkv;     /* (heads + 2 kv_heads) * head_dim */
+    size_t ffn, pre, vocab;
+    size_t element_bytes;
+    bool bf16;
+};
+
+struct layer_view {
+    struct layer_dims dims;
+    const float *parameters[ROLE_COUNT];         /* NULL: the layer has no such tensor */
+    const uint16_t *parameters_bf16[ROLE_COUNT]; /* NULL in fp32 as well */
+    float *gradients[ROLE_COUNT];                /* NULL in forward */
+};
+
+struct layer_view layer_view_of(const struct layer_call *call);
+/* The tensor as the layer's GEMMs read it: fp32 or bf16. */
+const void *layer_weight(const struct layer_view *view, enum tensor_role role);
+
+enum status embedding_forward(struct device *device, const struct layer_call *call);
+enum status embedding_backward(struct device *device, const struct layer_call *call);
+enum status attention_forward(struct device *device, const struct layer_call *call,
+                              struct error *err);
+enum status attention_backward(struct device *device, const struct layer_call *call,
+                               struct error *err);
+enum status mlp_forward(struct device *device, const struct layer_call *call, struct error *err);
+enum status mlp_backward(struct device *device, const struct layer_call *call, struct error *err);
+enum status head_forward(struct device *device, const struct layer_call *call, double *loss_sum,
+                         struct error *err);
+enum status head_backward(struct device *device, const struct layer_call *call, struct error *err);
+
+/* ---- sharing work between threads ---- */
+
+struct span {
+    size_t begin, end;
+};
+
+/* The calling thread's part of `count` items, cut at multiples of `grain`; inside a parallel
+ * region. The same cut for the same number of threads, whatever the timing. */
+static inline struct span span_of_thread(size_t count, size_t grain)
+{
+    size_t threads = (size_t)omp_get_num_threads(), thread = (size_t)omp_get_thread_num();
+    size_t grains = (count + grain - 1) / grain;
+    size_t begin = grains * thread / threads * grain, end = grains * (thread + 1) / threads * grain;
+    return (struct span){begin < count ? begin : count, end < count ? end : count};
+}
+
+/* ---- element-wise work on [tokens, width] arrays, in all threads ---- */
+
+/* out[t, :] = addend[t, :] + row; row NULL: zero. */
+void rows_add(struct device *device, const float *addend, const float *row, float *out,
+              size_t tokens, size_t width);
+/* sum over t of data[t, j] into out[j], added to what is there when `accumulate`. */
+void columns_sum(struct device *device, const void *data, bool bf16, float *out, size_t tokens,
+                 size_t width, bool accumulate);
+
+#endif

@@ -1,0 +1,154 @@
+#include "executor/ops/norm.h"
+
+#include "executor/ops/vector.h"
+#include <math.h>
+
+struct norm norm_of(const struct layer_view *view, const struct layer_call *call)
+{
+    return (struct norm){
+        .tokens = view->dims.tokens,
+        .hidden = view->dims.hidden,
+        .is_rms = call->model->family == MODEL_LLAMA,
+        .bf16 = view->dims.bf16,
+        .epsilon = (float)call->model->norm_epsilon,
+        .input = call->input,
+        .weight = view->parameters[ROLE_NORM_WEIGHT],
+        .bias = view->parameters[ROLE_NORM_BIAS],
+        .stats = call->slots[SLOT_NORM_STATS],
+    };
+}
+
+OPS_INLINE float row_mean(const float *x, size_t n)
+{
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < n; i++)
+        sum += x[i];
+    return sum / (float)n;
+}
+
+OPS_INLINE float row_mean_square(const float *x, float mean, size_t n)
+{
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (size_t i = 0; i < n; i++)
+        sum += (x[i] - mean) * (x[i] - mean);
+    return sum / (float)n;
+}
+
+OPS_INLINE void row_store(const struct norm *z, const float *x, float mean, float scale, void *out,
+                          size_t offset, bool bf16)
+{
+    const float *weight = z->weight, *bias = z->bias;
+    size_t n = z->hidden;
+    if (bias == NULL) {
+#pragma omp simd
+        for (size_t i = 0; i < n; i++)
+            store_element(out, offset + i, (x[i] - mean) * scale * weight[i], bf16);
+        return;
+    }
+#pragma omp simd
+    for (size_t i = 0; i < n; i++)
+        store_element(out, offset + i, (x[i] - mean) * scale * weight[i] + bias[i], bf16);
+}
+
+OPS_CLONES
+static void forward_rows(const struct norm *z, struct span rows, void *out)
+{
+    size_t n = z->hidden;
+    for (size_t t = rows.begin; t < rows.end; t++) {
+        const float *x = z->input + t * n;
+        float mean = z->is_rms ? 0.0f : row_mean(x, n);
+        float scale = 1.0f / sqrtf(row_mean_square(x, mean, n) + z->epsilon);
+        z->stats[2 * t] = mean;
+        z->stats[2 * t + 1] = scale;
+        if (z->bf16)
+            row_store(z, x, mean, scale, out, t * n, true);
+        else
+            row_store(z, x, mean, scale, out, t * n, false);
+    }
+}
+
+void norm_forward(struct device *device, const struct norm *norm, void *out)
+{
+#pragma omp parallel num_threads(device->threads)
+    forward_rows(norm, span_of_thread(norm->tokens, 1), out);
+}
+
+/* With u = (x - mean) scale and d = weight * out_gradient, the gradient by x is
+ * scale (d - mean(d) - u mean(d u)); RMSNorm has no mean(d). */
+OPS_CLONES
+static void backward_rows(const struct norm *z, struct span rows, const float *out_gradient,
+                          float *gradient)
+{
+    size_t n = z->hidden;
+    const float *weight = z->weight;
+    for (size_t t = rows.begin; t < rows.end; t++) {
+        const float *x = z->input + t * n, *dy = out_gradient + t * n;
+        float *dx = gradient + t * n;
+        float mean = z->stats[2 * t], scale = z->stats[2 * t + 1];
+        float sum = 0.0f, dot = 0.0f;
+#pragma omp simd reduction(+ : sum, dot)
+        for (size_t i = 0; i < n; i++) {
+            float d = weight[i] * dy[i];
+            sum += d;
+            dot += d * ((x[i] - mean) * scale);
+        }
+        float mean_d = z->is_rms ? 0.0f : sum / (float)n, mean_du = dot / (float)n;
+#pragma omp simd
+        for (size_t i = 0; i < n; i++) {
+            float u = (x[i] - mean) * scale;
+            dx[i] += scale * (weight[i] * dy[i] - mean_d - u * mean_du);
+        }
+    }
+}
+
+void norm_backward_input(struct device *device, const struct norm *norm, const float *out_gradient,
+                         float *gradient)
+{
+#pragma omp parallel num_threads(device->threads)
+    backward_rows(norm, span_of_thread(norm->tokens, 1), out_gradient, gradient);
+}
+
+enum { STRIP = 64 }; /* columns whose sums a thread keeps in registers */
+
+/* Columns begin .. begin + width of the sums over tokens; `width` <= STRIP. */
+OPS_CLONES
+static void weight_strip(const struct norm *z, const float *out_gradient, size_t begin,
+                         size_t width, float *weight_sum, float *bias_sum)
+{
+    float weight_part[STRIP] = {0}, bias_part[STRIP] = {0};
+    for (size_t t = 0; t < z->tokens; t++) {
+        const float *x = z->input + t * z->hidden + begin;
+        const float *dy = out_gradient + t * z->hidden + begin;
+        float mean = z->stats[2 * t], scale = z->stats[2 * t + 1];
+#pragma omp simd
+        for (size_t j = 0; j < width; j++) {
+            weight_part[j] += dy[j] * ((x[j] - mean) * scale);
+            bias_part[j] += dy[j];
+        }
+    }
+    memcpy(weight_sum, weight_part, width * sizeof(float));
+    memcpy(bias_sum, bias_part, width * sizeof(float));
+}
+
+static void emit(float *out, const float *sums, size_t width, bool accumulate)
+{
+    for (size_t j = 0; j < width; j++)
+        out[j] = accumulate ? out[j] + sums[j] : sums[j];
+}
+
+void norm_backward_weight(struct device *device, const struct norm *norm, const float *out_gradient,
+                          float *weight_gradient, float *bias_gradient, bool accumulate)
+{
+    size_t hidden = norm->hidden;
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (size_t begin = 0; begin < hidden; begin += STRIP) {
+        size_t width = hidden - begin < STRIP ? hidden - begin : STRIP;
+        float weight_sum[STRIP], bias_sum[STRIP];
+        weight_strip(norm, out_gradient, begin, width, weight_sum, bias_sum);
+        emit(weight_gradient + begin, weight_sum, width, accumulate);
+        if (bias_gradient != NULL)
+            emit(bias_gradient + begin, bias_sum, width, accumulate);
+    }
+}

@@ -1,0 +1,58 @@
+/* Element-wise work on [tokens, width] arrays. */
+#include "executor/ops/internal.h"
+#include "executor/ops/vector.h"
+
+OPS_CLONES
+static void add_row(const float *addend, const float *row, float *out, size_t width)
+{
+#pragma omp simd
+    for (size_t j = 0; j < width; j++)
+        out[j] = addend[j] + row[j];
+}
+
+void rows_add(struct device *device, const float *addend, const float *row, float *out,
+              size_t tokens, size_t width)
+{
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (size_t t = 0; t < tokens; t++) {
+        if (row == NULL)
+            memcpy(out + t * width, addend + t * width, width * sizeof(float));
+        else
+            add_row(addend + t * width, row, out + t * width, width);
+    }
+}
+
+enum { STRIP = 128 }; /* columns whose sums a thread keeps in registers */
+
+OPS_INLINE void sum_strip(const void *data, size_t offset, size_t stride, size_t tokens,
+                          size_t width, float *sums, bool bf16)
+{
+    for (size_t t = 0; t < tokens; t++) {
+#pragma omp simd
+        for (size_t j = 0; j < width; j++)
+            sums[j] += load_element(data, offset + t * stride + j, bf16);
+    }
+}
+
+OPS_CLONES
+static void sum_columns(const void *data, bool bf16, size_t offset, size_t stride, size_t tokens,
+                        size_t width, float *sums)
+{
+    if (bf16)
+        sum_strip(data, offset, stride, tokens, width, sums, true);
+    else
+        sum_strip(data, offset, stride, tokens, width, sums, false);
+}
+
+void columns_sum(struct device *device, const void *data, bool bf16, float *out, size_t tokens,
+                 size_t width, bool accumulate)
+{
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (size_t begin = 0; begin < width; begin += STRIP) {
+        size_t part = width - begin < STRIP ? width - begin : STRIP;
+        float sums[STRIP] = {0};
+        sum_columns(data, bf16, begin, width, tokens, part, sums);
+        for (size_t j = 0; j < part; j++)
+            out[begin + j] = accumulate ? out[begin + j] + sums[j] : sums[j];
+    }
+}

@@ -1,0 +1,165 @@
+#include "expect.h"
+
+#include "executor/ops/convert.h"
+#include "executor/ops/gemm.h"
+#include "executor/ops/update.h"
+#include <stdlib.h>
+#include <string.h>
+
+struct product {
+    struct device *device;
+    size_t m, n, k;
+    float *a, *b, *c, *bias; /* a and b hold values that bf16 can */
+    uint16_t *a_bf16, *b_bf16, *c_bf16;
+};
+
+static void *allocate(size_t count, size_t bytes)
+{
+    void *data = calloc(count, bytes);
+    assert_non_null(data);
+    return data;
+}
+
+static struct product product_open(size_t m, size_t n, size_t k, int threads)
+{
+    struct product p = {.m = m, .n = n, .k = k};
+    struct error err;
+    expect_ok(device_open(&p.device, threads, &err), &err);
+    p.a = allocate(m * k, sizeof(float));
+    p.b = allocate(k * n, sizeof(float));
+    p.c = allocate(m * n, sizeof(float));
+    p.bias = allocate(n, sizeof(float));
+    p.a_bf16 = allocate(m * k, sizeof(uint16_t));
+    p.b_bf16 = allocate(k * n, sizeof(uint16_t));
+    p.c_bf16 = allocate(m * n, sizeof(uint16_t));
+    ops_fill_normal(p.device, p.a, m * k, 1.0, m, n);
+    ops_fill_normal(p.device, p.b, k * n, 1.0, n, k);
+    ops_fill_normal(p.device, p.bias, n, 1.0, n, 0);
+    bf16_narrow(p.a, p.a_bf16, m * k);
+    bf16_widen(p.a_bf16, p.a, m * k);
+    bf16_narrow(p.b, p.b_bf16, k * n);
+    bf16_widen(p.b_bf16, p.b, k * n);
+    return p;
+}
+
+static void product_close(struct product *p)
+{
+    free(p->a);
+    free(p->b);
+    free(p->c);
+    free(p->bias);
+    free(p->a_bf16);
+    free(p->b_bf16);
+    free(p->c_bf16);
+    device_close(p->device);
+}
+
+static void reference(const struct product *p, const struct gemm *gemm, float *c)
+{
+    for (size_t i = 0; i < p->m; i++) {
+        for (size_t j = 0; j < p->n; j++) {
+            double sum = gemm->bias != NULL ? (double)gemm->bias[j] : 0.0;
+            if (gemm->accumulate)
+                sum += (double)p->c[i * p->n + j];
+            for (size_t l = 0; l < p->k; l++) {
+                float a = gemm->a_transposed ? p->a[l * p->m + i] : p->a[i * p->k + l];
+                float b = gemm->b_transposed ? p->b[j * p->k + l] : p->b[l * p->n + j];
+                sum += (double)a * (double)b;
+            }
+            c[i * p->n + j] = (float)sum;
+        }
+    }
+}
+
+/* `variant`: 0 overwrite, 1 accumulate, 2 bias */
+static void check_variant(struct product *p, enum precision operands, enum precision result,
+                          bool a_transposed, bool b_transposed, int variant)
+{
+    struct error err;
+    bool bf16 = operands == PRECISION_BF16, bf16_out = result == PRECISION_BF16;
+    struct gemm gemm = {
+        .m = p->m,
+        .n = p->n,
+        .k = p->k,
+        .a = bf16 ? (const void *)p->a_bf16 : p->a,
+        .b = bf16 ? (const void *)p->b_bf16 : p->b,
+        .c = bf16_out ? (void *)p->c_bf16 : p->c,
+        .a_transposed = a_transposed,
+        .b_transposed = b_transposed,
+        .accumulate = variant == 1,
+        .bias = variant == 2 ? p->bias : NULL,
+        .operands = operands,
+        .result = result,
+    };
+    size_t count = p->m * p->n;
+    float *expected = allocate(count, sizeof(float));
+    if (variant == 1)
+        ops_fill_normal(p->device, p->c, count, 1.0, 5, 5);
+    else
+        memset(gemm.c, 0xff, count * (bf16_out ? sizeof(uint16_t) : sizeof(float)));
+    reference(p, &gemm, expected);
+    expect_ok(gemm_run(p->device, &gemm, &err), &err);
+    if (bf16_out)
+        bf16_widen(p->c_bf16, p->c, count);
+    expect_near("product", p->c, expected, count, bf16_out ? 0x1p-8 : 1e-6);
+    free(expected);
+}
+
+static void check(size_t m, size_t n, size_t k, int threads, bool with_bf16)
+{
+    struct product p = product_open(m, n, k, threads);
+    with_bf16 = with_bf16 && device_supports(p.device, PRECISION_BF16);
+    for (int way = 0; way < 4; way++) {
+        for (int variant = 0; variant < 3; variant++) {
+            bool at = way & 1, bt = way & 2;
+            check_variant(&p, PRECISION_FP32, PRECISION_FP32, at, bt, variant);
+            if (!with_bf16)
+                continue;
+            check_variant(&p, PRECISION_BF16, PRECISION_FP32, at, bt, variant);
+            if (variant != 1)
+                check_variant(&p, PRECISION_BF16, PRECISION_BF16, at, bt, variant);
+        }
+    }
+    product_close(&p);
+}
+
+static void test_gemm__all_layouts_match_the_definition(void **state)
+{
+    (void)state;
+    check(1, 1, 1, 1, true);
+    check(1, 17, 5, 2, true);
+    check(33, 1, 7, 2, true);
+    check(65, 47, 31, 2, true);
+    check(128, 64, 256, 1, true);
+}
+
+/* Larger than two slabs in rows, and in columns, with a remainder; only fp32 is cut. */
+static void test_gemm__slabs_leave_no_gap(void **state)
+{
+    (void)state;
+    check(2531, 1037, 3, 2, false);
+    check(1037, 2531, 3, 2, false);
+}
+
+static void test_gemm__piece_reads_strided_rows(void **state)
+{
+    (void)state;
+    const float a[] = {1, 2, 99, 3, 4, 99}, b[] = {1, 0, 2, 98, 0, 1, 5, 98};
+    float c[] = {10, 10, 10, 7, 10, 10, 10, 7};
+    gemm_piece(2, 3, 2, 2.0f, (struct piece){a, 3, false}, (struct piece){b, 4, false}, 1.0f, c, 4);
+    const float expected[] = {12, 14, 34, 7, 16, 18, 62, 7};
+    assert_memory_equal(c, expected, sizeof(c));
+    gemm_piece(2, 2, 2, 1.0f, (struct piece){a, 3, true}, (struct piece){b, 4, true}, 0.0f, c, 4);
+    const float turned[] = {1, 3, 34, 7, 2, 4, 62, 7};
+    assert_memory_equal(c, turned, sizeof(c));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gemm__all_layouts_match_the_definition),
+        cmocka_unit_test(test_gemm__slabs_leave_no_gap),
+        cmocka_unit_test(test_gemm__piece_reads_strided_rows),
+    };
+    return cmocka_run_group_tests_name("gemm", tests, NULL, NULL);
+}

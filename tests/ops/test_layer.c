@@ -1,0 +1,529 @@
+/* Forward and backward of all layer kinds as one model, on properties that need no reference. */
+#include "chain.h"
+#include "expect.h"
+
+#include "base/rng.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Sizes are odd on purpose: no multiple of a vector, a strip or a tile. */
+static const struct model gpt2 = {
+    .name = "gpt2",
+    .family = MODEL_GPT2,
+    .blocks = 2,
+    .hidden = 15,
+    .heads = 3,
+    .kv_heads = 3,
+    .head_dim = 5,
+    .ffn = 37,
+    .vocab = 19,
+    .positions = 300,
+    .seq_length = 7,
+    .norm_epsilon = 1e-5,
+    .tied_head = true,
+};
+/* Heads are together wider than the residual stream, and key heads are shared by two. */
+static const struct model llama = {
+    .name = "llama",
+    .family = MODEL_LLAMA,
+    .blocks = 2,
+    .hidden = 10,
+    .heads = 4,
+    .kv_heads = 2,
+    .head_dim = 6,
+    .ffn = 23,
+    .vocab = 17,
+    .positions = 300,
+    .seq_length = 7,
+    .norm_epsilon = 1e-6,
+    .rope_theta = 1e4,
+};
+
+static struct model with(const struct model *base, bool tied, int64_t window)
+{
+    struct model model = *base;
+    model.tied_head = tied;
+    model.sliding_window = window;
+    return model;
+}
+
+static struct chain_options options(int64_t sequences, int64_t seq_length, int threads)
+{
+    return (struct chain_options){.shape = {sequences, seq_length, threads}};
+}
+
+/* Weights of trained size: with the initial ones every probability is nearly the same. */
+static void enlarge_matrices(struct chain *chain)
+{
+    for (size_t i = 0; i < chain->layer_count; i++) {
+        struct tensor_spec tensors[LAYER_TENSORS_MAX];
+        size_t count = layer_tensors(&chain->model, chain->layers[i].layer.kind, tensors);
+        float *at = chain->parameters + chain->layers[i].at;
+        for (size_t j = 0; j < count; j++) {
+            float factor = tensors[j].is_vector ? 1.0f : 20.0f;
+            for (uint64_t k = 0; k < tensor_count(&tensors[j]); k++)
+                *at++ *= factor;
+        }
+    }
+}
+
+static void open_chain(struct chain *chain, const struct model *model, struct chain_options opts)
+{
+    struct error err;
+    expect_ok(chain_open(chain, model, &opts, &err), &err);
+    chain_poison(chain);
+    chain_randomise(chain, 7);
+    enlarge_matrices(chain);
+    chain_cast(chain);
+}
+
+static double forward(struct chain *chain)
+{
+    struct error err;
+    double loss_sum = NAN;
+    expect_ok(chain_forward(chain, &loss_sum, &err), &err);
+    return loss_sum * (double)chain->loss_scale;
+}
+
+static void backward(struct chain *chain, bool accumulate)
+{
+    struct error err;
+    expect_ok(chain_backward(chain, accumulate, &err), &err);
+    assert_true(chain_guards_hold(chain));
+}
+
+static bool supports_bf16(void)
+{
+    struct error err;
+    struct device *device;
+    expect_ok(device_open(&device, 1, &err), &err);
+    bool supported = device_supports(device, PRECISION_BF16);
+    device_close(device);
+    return supported;
+}
+
+/* ---- finite differences ---- */
+
+struct tensor {
+    float *values;
+    const float *gradient;
+    size_t count;
+};
+
+static double norm_of(const float *values, size_t count)
+{
+    double sum = 0.0;
+    for (size_t i = 0; i < count; i++)
+        sum += (double)values[i] * (double)values[i];
+    return sqrt(sum);
+}
+
+/* A unit vector halfway between the gradient and a random one: the derivative along it is large
+ * enough to be seen over rounding, and every element has a part in it. */
+static double direction(const struct tensor *tensor, uint64_t seed, float *out)
+{
+    double gradient_norm = norm_of(tensor->gradient, tensor->count);
+    double slope = 0.0;
+    for (size_t i = 0; i < tensor->count; i++)
+        out[i] = (float)rng_normal(seed, 0, i);
+    double random_norm = norm_of(out, tensor->count);
+    for (size_t i = 0; i < tensor->count; i++)
+        out[i] =
+            (float)((double)out[i] / random_norm + (double)tensor->gradient[i] / gradient_norm);
+    double norm = norm_of(out, tensor->count);
+    for (size_t i = 0; i < tensor->count; i++) {
+        out[i] = (float)((double)out[i] / norm);
+        slope += (double)out[i] * (double)tensor->gradient[i];
+    }
+    return slope;
+}
+
+static double loss_at(struct chain *chain, const struct tensor *tensor, const float *origin,
+                      const float *along, double step)
+{
+    for (size_t i = 0; i < tensor->count; i++)
+        tensor->values[i] = (float)((double)origin[i] + step * (double)along[i]);
+    double loss = forward(chain);
+    memcpy(tensor->values, origin, tensor->count * sizeof(float));
+    return loss;
+}
+
+/* Central differences of fourth order. */
+static void check_tensor(struct chain *chain, const struct tensor *tensor, const char *name)
+{
+    const double step = 0.005;
+    float *origin = malloc(tensor->count * sizeof(float));
+    float *along = malloc(tensor->count * sizeof(float));
+    assert_true(origin != NULL && along != NULL);
+    memcpy(origin, tensor->values, tensor->count * sizeof(float));
+    double size = norm_of(tensor->gradient, tensor->count);
+    assert_true(size > 1e-6);
+    for (uint64_t seed = 0; seed < 3; seed++) {
+        double slope = direction(tensor, seed, along);
+        double near = loss_at(chain, tensor, origin, along, step) -
+                      loss_at(chain, tensor, origin, along, -step);
+        double far = loss_at(chain, tensor, origin, along, 2.0 * step) -
+                     loss_at(chain, tensor, origin, along, -2.0 * step);
+        double measured = (8.0 * near - far) / (12.0 * step);
+        /* The loss is known to about 3e-7, which the step divides. */
+        double allowed = 1e-3 * size + 3e-7 / step;
+        if (!(fabs(measured - slope) <= allowed)) {
+            fail_msg("%s: slope %.6g by differences, %.6g by backward, |gradient| %.3g", name,
+                     measured, slope, size);
+        }
+    }
+    free(along);
+    free(origin);
+}
+
+static void check_model(const struct model *model, struct chain_options opts)
+{
+    struct chain chain;
+    open_chain(&chain, model, opts);
+    forward(&chain);
+    backward(&chain, false);
+    for (size_t i = 0; i < chain.layer_count; i++) {
+        struct tensor_spec tensors[LAYER_TENSORS_MAX];
+        size_t count = layer_tensors(model, chain.layers[i].layer.kind, tensors);
+        size_t at = chain.layers[i].at;
+        for (size_t j = 0; j < count; j++) {
+            char name[TENSOR_NAME_BYTES];
+            size_t elements = (size_t)tensor_count(&tensors[j]);
+            struct tensor tensor = {chain.parameters + at, chain.gradients + at, elements};
+            tensor_name(&tensors[j], chain.layers[i].layer.block, name);
+            check_tensor(&chain, &tensor, name);
+            at += elements;
+        }
+    }
+    chain_close(&chain);
+}
+
+static void test_layer__gpt2_gradients_match_differences(void **state)
+{
+    (void)state;
+    struct model untied = with(&gpt2, false, 0);
+    check_model(&gpt2, options(3, 7, 2));
+    check_model(&untied, options(2, 5, 1));
+}
+
+static void test_layer__llama_gradients_match_differences(void **state)
+{
+    (void)state;
+    struct model tied_window = with(&llama, true, 3);
+    check_model(&llama, options(3, 7, 2));
+    check_model(&tied_window, options(2, 9, 1));
+}
+
+static void test_layer__gradients_of_several_query_blocks_match_differences(void **state)
+{
+    (void)state;
+    struct model shallow = with(&llama, false, 0), window = with(&gpt2, true, 150);
+    shallow.blocks = window.blocks = 1;
+    check_model(&shallow, options(1, ATTENTION_BLOCK_ROWS + 5, 2));
+    check_model(&window, options(1, 2 * ATTENTION_BLOCK_ROWS + 3, 2));
+}
+
+/* ---- modes ---- */
+
+/* Gradients of one step in a mode; freed by the caller. */
+static float *gradients_of(const struct model *model, struct chain_options opts, double *loss,
+                           uint64_t *count)
+{
+    struct chain chain;
+    open_chain(&chain, model, opts);
+    *loss = forward(&chain);
+    backward(&chain, false);
+    *count = chain.count;
+    float *copy = calloc((size_t)chain.count, sizeof(float));
+    assert_non_null(copy);
+    for (size_t i = 0; i < chain.layer_count; i++) {
+        uint64_t own = layer_parameter_count(model, chain.layers[i].layer.kind);
+        memcpy(copy + chain.layers[i].at, chain.gradients + chain.layers[i].at,
+               (size_t)own * sizeof(float));
+    }
+    chain_close(&chain);
+    return copy;
+}
+
+static void expect_same_bits(const struct model *model, struct chain_options a,
+                             struct chain_options b)
+{
+    double a_loss, b_loss;
+    uint64_t a_count, b_count;
+    float *a_gradients = gradients_of(model, a, &a_loss, &a_count);
+    float *b_gradients = gradients_of(model, b, &b_loss, &b_count);
+    assert_memory_equal(&a_loss, &b_loss, sizeof(a_loss));
+    assert_int_equal(a_count, b_count);
+    assert_memory_equal(a_gradients, b_gradients, a_count * sizeof(float));
+    free(a_gradients);
+    free(b_gradients);
+}
+
+static void check_recompute(const struct model *model, struct chain_options opts)
+{
+    struct chain_options other = opts;
+    other.recompute = RECOMPUTE_SELECTIVE;
+    expect_same_bits(model, opts, other);
+    other.recompute = RECOMPUTE_FULL;
+    expect_same_bits(model, opts, other);
+}
+
+static void test_layer__recompute_modes_give_the_same_bits(void **state)
+{
+    (void)state;
+    const int64_t lengths[] = {1, 7, ATTENTION_BLOCK_ROWS, ATTENTION_BLOCK_ROWS + 29};
+    struct model window = with(&llama, false, 11);
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        for (int threads = 1; threads <= 2; threads++) {
+            check_recompute(&gpt2, options(2, lengths[i], threads));
+            check_recompute(&llama, options(1, lengths[i], threads));
+            check_recompute(&window, options(1, lengths[i], threads));
+        }
+    }
+}
+
+static void test_layer__recompute_modes_give_the_same_bits_in_bf16(void **state)
+{
+    (void)state;
+    if (!supports_bf16())
+        skip();
+    struct chain_options opts = options(2, ATTENTION_BLOCK_ROWS + 29, 2);
+    opts.precision = PRECISION_BF16;
+    check_recompute(&gpt2, opts);
+    check_recompute(&llama, opts);
+}
+
+static void test_layer__repeats_to_the_bit(void **state)
+{
+    (void)state;
+    expect_same_bits(&gpt2, options(3, 33, 2), options(3, 33, 2));
+    expect_same_bits(&llama, options(3, 33, 2), options(3, 33, 2));
+}
+
+static void check_against(const struct model *model, struct chain_options a, struct chain_options b,
+                          double bound)
+{
+    double a_loss, b_loss;
+    uint64_t count;
+    float *a_gradients = gradients_of(model, a, &a_loss, &count);
+    float *b_gradients = gradients_of(model, b, &b_loss, &count);
+    assert_true(fabs(a_loss - b_loss) <= bound * fabs(b_loss));
+    expect_near("gradients", a_gradients, b_gradients, (size_t)count, bound);
+    free(a_gradients);
+    free(b_gradients);
+}
+
+static void test_layer__thread_counts_agree(void **state)
+{
+    (void)state;
+    check_against(&gpt2, options(2, 21, 1), options(2, 21, 2), 1e-5);
+    check_against(&llama, options(2, 21, 1), options(2, 21, 3), 1e-5);
+}
+
+static void test_layer__bf16_is_near_fp32(void **state)
+{
+    (void)state;
+    if (!supports_bf16())
+        skip();
+    struct chain_options bf16 = options(3, 21, 2);
+    bf16.precision = PRECISION_BF16;
+    /* 2^-8 for each rounded product, and some twenty of them in a row: sqrt(20) / 2^8 = 0.017;
+     * weights this large make the softmax three times as sensitive. */
+    check_against(&gpt2, bf16, options(3, 21, 2), 0.06);
+    check_against(&llama, bf16, options(3, 21, 2), 0.06);
+}
+
+/* ---- accumulation, targets, faults ---- */
+
+static void check_accumulation(const struct model *model, struct chain_options opts)
+{
+    struct chain chain;
+    open_chain(&chain, model, opts);
+    forward(&chain);
+    backward(&chain, false);
+    size_t bytes = (size_t)chain.count * sizeof(float);
+    float *once = malloc(bytes);
+    assert_non_null(once);
+    memcpy(once, chain.gradients, bytes);
+    forward(&chain);
+    backward(&chain, true);
+    for (size_t i = 0; i < chain.layer_count; i++) {
+        size_t at = chain.layers[i].at;
+        size_t own = (size_t)layer_parameter_count(model, chain.layers[i].layer.kind);
+        for (size_t j = 0; j < own; j++)
+            once[at + j] *= 2.0f;
+        expect_near("twice the gradient", chain.gradients + at, once + at, own, 1e-6);
+    }
+    free(once);
+    chain_close(&chain);
+}
+
+static void test_layer__gradients_accumulate(void **state)
+{
+    (void)state;
+    struct model untied = with(&gpt2, false, 0), tied = with(&llama, true, 0);
+    check_accumulation(&gpt2, options(2, 7, 2));
+    check_accumulation(&untied, options(2, 7, 1));
+    check_accumulation(&llama, options(2, 7, 2));
+    check_accumulation(&tied, options(1, 1, 2));
+    if (supports_bf16()) {
+        struct chain_options opts = options(2, 7, 2);
+        opts.precision = PRECISION_BF16;
+        check_accumulation(&gpt2, opts);
+        check_accumulation(&llama, opts);
+    }
+}
+
+static void test_layer__ignored_targets_count_for_nothing(void **state)
+{
+    (void)state;
+    struct chain chain;
+    open_chain(&chain, &gpt2, options(2, 5, 2));
+    double all = forward(&chain), kept = 0.0;
+    const float *log_sums =
+        (const float *)chain.layers[chain.layer_count - 1].slots[SLOT_NORM_STATS].data +
+        2 * chain.tokens;
+    const float *logits = chain.layers[chain.layer_count - 1].slots[SLOT_LOGITS].data;
+    for (size_t t = 1; t < chain.tokens; t += 2) {
+        kept += (double)(log_sums[t] - logits[t * 19 + (size_t)chain.targets[t]]);
+        chain.targets[t - 1] = -1;
+    }
+    double half = forward(&chain) / (double)chain.loss_scale;
+    assert_true(half < all / (double)chain.loss_scale);
+    assert_true(fabs(half - kept) < 1e-5 * kept);
+
+    for (size_t t = 0; t < chain.tokens; t++)
+        chain.targets[t] = -100;
+    assert_true(forward(&chain) == 0.0);
+    backward(&chain, false);
+    for (size_t i = 0; i < chain.layer_count; i++) {
+        size_t own = (size_t)layer_parameter_count(&gpt2, chain.layers[i].layer.kind);
+        for (size_t j = 0; j < own; j++)
+            assert_true(chain.gradients[chain.layers[i].at + j] == 0.0f);
+    }
+    chain_close(&chain);
+}
+
+static void test_layer__logits_need_no_targets(void **state)
+{
+    (void)state;
+    struct chain chain;
+    struct error err;
+    open_chain(&chain, &llama, options(1, 3, 1));
+    forward(&chain);
+    struct layer_call call = chain_call(&chain, chain.layer_count - 1);
+    size_t bytes = chain.tokens * (size_t)llama.vocab * sizeof(float);
+    float *logits = malloc(bytes);
+    assert_non_null(logits);
+    memcpy(logits, call.slots[SLOT_LOGITS], bytes);
+    memset(call.slots[SLOT_LOGITS], 0xff, bytes);
+    call.targets = NULL;
+    expect_ok(layer_forward(chain.device, &call, NULL, &err), &err);
+    assert_memory_equal(logits, call.slots[SLOT_LOGITS], bytes);
+    free(logits);
+    chain_close(&chain);
+}
+
+static void test_layer__a_query_sees_no_later_token(void **state)
+{
+    (void)state;
+    struct chain chain;
+    size_t vocab = (size_t)llama.vocab, length = 9, changed = 5;
+    open_chain(&chain, &llama, options(1, (int64_t)length, 2));
+    forward(&chain);
+    float *logits = chain.layers[chain.layer_count - 1].slots[SLOT_LOGITS].data;
+    float before[9 * 17];
+    memcpy(before, logits, sizeof(before));
+    chain.token_ids[changed] = (chain.token_ids[changed] + 1) % (int32_t)vocab;
+    forward(&chain);
+    assert_memory_equal(before, logits, changed * vocab * sizeof(float));
+    for (size_t t = changed; t < length; t++)
+        assert_memory_not_equal(before + t * vocab, logits + t * vocab, vocab * sizeof(float));
+    chain_close(&chain);
+}
+
+static void test_layer__a_window_hides_old_tokens(void **state)
+{
+    (void)state;
+    struct chain chain;
+    struct model model = with(&llama, false, 3);
+    model.blocks = 1;
+    size_t vocab = (size_t)model.vocab;
+    open_chain(&chain, &model, options(1, 9, 2));
+    forward(&chain);
+    float *logits = chain.layers[chain.layer_count - 1].slots[SLOT_LOGITS].data;
+    float before[9 * 17];
+    memcpy(before, logits, sizeof(before));
+    chain.token_ids[2] = (chain.token_ids[2] + 1) % (int32_t)vocab;
+    forward(&chain);
+    for (size_t t = 0; t < 9; t++) {
+        bool same = memcmp(before + t * vocab, logits + t * vocab, vocab * sizeof(float)) == 0;
+        assert_int_equal(same, t < 2 || t > 4);
+    }
+    chain_close(&chain);
+}
+
+static void test_layer__a_nan_reaches_the_loss(void **state)
+{
+    (void)state;
+    struct chain chain;
+    open_chain(&chain, &gpt2, options(1, 3, 2));
+    chain.parameters[chain.layers[1].at + 40] = NAN;
+    assert_true((bool)isnan(forward(&chain)));
+    backward(&chain, false);
+    double squares = ops_sum_squares(chain.device, chain.gradients, chain.count);
+    assert_false((bool)isfinite(squares));
+    chain_close(&chain);
+}
+
+static void test_layer__buffers_for_fewer_threads_are_refused(void **state)
+{
+    (void)state;
+    struct chain chain;
+    struct error err;
+    open_chain(&chain, &gpt2, options(1, 3, 2));
+    struct layer_call call = chain_call(&chain, 1);
+    call.shape.threads = 1;
+    assert_int_equal(layer_forward(chain.device, &call, NULL, &err), STATUS_INVALID);
+    assert_int_equal(layer_backward(chain.device, &call, &err), STATUS_INVALID);
+    chain_close(&chain);
+}
+
+static void test_layer__bf16_without_support_is_refused(void **state)
+{
+    (void)state;
+    if (supports_bf16())
+        skip();
+    struct chain chain;
+    struct error err;
+    struct chain_options opts = options(1, 3, 1);
+    opts.precision = PRECISION_BF16;
+    open_chain(&chain, &gpt2, opts);
+    assert_int_equal(chain_forward(&chain, NULL, &err), STATUS_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "fp32"));
+    chain_close(&chain);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_layer__gpt2_gradients_match_differences),
+        cmocka_unit_test(test_layer__llama_gradients_match_differences),
+        cmocka_unit_test(test_layer__gradients_of_several_query_blocks_match_differences),
+        cmocka_unit_test(test_layer__recompute_modes_give_the_same_bits),
+        cmocka_unit_test(test_layer__recompute_modes_give_the_same_bits_in_bf16),
+        cmocka_unit_test(test_layer__repeats_to_the_bit),
+        cmocka_unit_test(test_layer__thread_counts_agree),
+        cmocka_unit_test(test_layer__bf16_is_near_fp32),
+        cmocka_unit_test(test_layer__gradients_accumulate),
+        cmocka_unit_test(test_layer__ignored_targets_count_for_nothing),
+        cmocka_unit_test(test_layer__logits_need_no_targets),
+        cmocka_unit_test(test_layer__a_query_sees_no_later_token),
+        cmocka_unit_test(test_layer__a_window_hides_old_tokens),
+        cmocka_unit_test(test_layer__a_nan_reaches_the_loss),
+        cmocka_unit_test(test_layer__buffers_for_fewer_threads_are_refused),
+        cmocka_unit_test(test_layer__bf16_without_support_is_refused),
+    };
+    return cmocka_run_group_tests_name("layer", tests, NULL, NULL);
+}

@@ -1,0 +1,167 @@
+#include "expect.h"
+
+#include "executor/ops/update.h"
+#include "executor/ops/vector.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { COUNT = 5003 }; /* no multiple of a vector or of a thread's part */
+
+static struct device *open_device(int threads)
+{
+    struct device *device;
+    struct error err;
+    expect_ok(device_open(&device, threads, &err), &err);
+    return device;
+}
+
+static void reference_step(const struct adamw_call *call, double *p, double *m, double *v)
+{
+    for (size_t i = 0; i < call->count; i++) {
+        double g = (double)call->gradients[i] * call->grad_scale;
+        m[i] = call->beta1 * m[i] + (1.0 - call->beta1) * g;
+        v[i] = call->beta2 * v[i] + (1.0 - call->beta2) * g * g;
+        double first = m[i] / (1.0 - pow(call->beta1, (double)call->time));
+        double second = v[i] / (1.0 - pow(call->beta2, (double)call->time));
+        p[i] -= call->learning_rate *
+                (first / (sqrt(second) + call->epsilon) + call->weight_decay * p[i]);
+    }
+}
+
+static void test_update__adamw_matches_its_equations(void **state)
+{
+    (void)state;
+    static float p[COUNT + 1], m[COUNT + 1], v[COUNT + 1], g[COUNT];
+    static double p_true[COUNT], m_true[COUNT], v_true[COUNT];
+    static float expected[COUNT];
+    static uint16_t rounded[COUNT + 1];
+    struct device *device = open_device(2);
+    ops_fill_normal(device, p, COUNT, 0.5, 1, 0);
+    for (size_t i = 0; i < COUNT; i++)
+        p_true[i] = (double)p[i];
+    p[COUNT] = m[COUNT] = v[COUNT] = 77.0f;
+    rounded[COUNT] = 77;
+    struct adamw_call call = {.parameters = p,
+                              .first_moment = m,
+                              .second_moment = v,
+                              .gradients = g,
+                              .parameters_bf16 = rounded,
+                              .count = COUNT,
+                              .learning_rate = 1e-2,
+                              .beta1 = 0.9,
+                              .beta2 = 0.95,
+                              .epsilon = 1e-8,
+                              .weight_decay = 0.1,
+                              .grad_scale = 0.25};
+    for (call.time = 1; call.time <= 20; call.time++) {
+        ops_fill_normal(device, g, COUNT, 1.0, 2, (uint64_t)call.time);
+        g[3] = 0.0f;
+        reference_step(&call, p_true, m_true, v_true);
+        ops_adamw(device, &call);
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        expected[i] = (float)p_true[i];
+        assert_int_equal(rounded[i], bf16_from_float(p[i]));
+    }
+    expect_near("parameters", p, expected, COUNT, 1e-6);
+    assert_true(p[COUNT] == 77.0f && m[COUNT] == 77.0f && v[COUNT] == 77.0f &&
+                rounded[COUNT] == 77);
+    device_close(device);
+}
+
+/* With and without a bf16 copy the values are the same, in one piece or in two. */
+static void test_update__adamw_does_not_depend_on_its_cut(void **state)
+{
+    (void)state;
+    static float whole[3][COUNT], cut[3][COUNT], g[COUNT];
+    static uint16_t rounded[COUNT];
+    struct device *device = open_device(2), *single = open_device(1);
+    ops_fill_normal(single, whole[0], COUNT, 0.5, 1, 0);
+    memcpy(cut, whole, sizeof(cut));
+    ops_fill_normal(single, g, COUNT, 1.0, 2, 0);
+    struct adamw_call call = {.parameters = whole[0],
+                              .first_moment = whole[1],
+                              .second_moment = whole[2],
+                              .gradients = g,
+                              .count = COUNT,
+                              .learning_rate = 1e-2,
+                              .beta1 = 0.9,
+                              .beta2 = 0.999,
+                              .epsilon = 1e-8,
+                              .time = 1,
+                              .grad_scale = 1.0};
+    ops_adamw(device, &call);
+    const size_t parts[][2] = {{0, 1}, {1, 1700}, {1700, COUNT}};
+    for (size_t i = 0; i < 3; i++) {
+        size_t at = parts[i][0];
+        call.parameters = cut[0] + at;
+        call.first_moment = cut[1] + at;
+        call.second_moment = cut[2] + at;
+        call.gradients = g + at;
+        call.parameters_bf16 = rounded + at;
+        call.count = parts[i][1] - at;
+        ops_adamw(single, &call);
+    }
+    expect_near("parameters", cut[0], whole[0], COUNT, 1e-7);
+    device_close(single);
+    device_close(device);
+}
+
+static void test_update__sum_of_squares(void **state)
+{
+    (void)state;
+    static float data[300001];
+    const size_t count = 300001;
+    struct device *device = open_device(2), *single = open_device(1);
+    ops_fill_normal(device, data, count, 1e3, 3, 0);
+    double expected = 0.0;
+    for (size_t i = 0; i < count; i++)
+        expected += (double)data[i] * (double)data[i];
+    double sum = ops_sum_squares(device, data, count), again = ops_sum_squares(device, data, count);
+    assert_true(fabs(sum - expected) <= 1e-12 * expected);
+    assert_memory_equal(&sum, &again, sizeof(sum));
+    assert_true(ops_sum_squares(single, data, 0) == 0.0);
+    assert_true(ops_sum_squares(single, data, 1) == (double)data[0] * (double)data[0]);
+
+    data[count - 1] = 3e38f; /* its square is no float */
+    assert_true((bool)isfinite(ops_sum_squares(device, data, count)));
+    data[count - 1] = INFINITY;
+    assert_false((bool)isfinite(ops_sum_squares(device, data, count)));
+    data[count - 1] = NAN;
+    assert_false((bool)isfinite(ops_sum_squares(device, data, count)));
+    device_close(single);
+    device_close(device);
+}
+
+static void test_update__fill_is_the_same_for_all_thread_counts(void **state)
+{
+    (void)state;
+    static float a[COUNT], b[COUNT];
+    struct device *single = open_device(1), *device = open_device(3);
+    ops_fill_normal(single, a, COUNT, 0.02, 9, 4);
+    ops_fill_normal(device, b, COUNT, 0.02, 9, 4);
+    assert_memory_equal(a, b, sizeof(a));
+    ops_fill_normal(device, b, COUNT, 0.02, 9, 5);
+    assert_memory_not_equal(a, b, sizeof(a));
+    double mean = 0.0, squares = ops_sum_squares(device, a, COUNT);
+    for (size_t i = 0; i < COUNT; i++)
+        mean += (double)a[i] / COUNT;
+    assert_true(fabs(mean) < 4.0 * 0.02 / sqrt(COUNT));
+    assert_true(fabs(sqrt(squares / COUNT) / 0.02 - 1.0) < 4.0 / sqrt(2.0 * COUNT));
+    ops_fill(device, a, COUNT, 2.5f);
+    for (size_t i = 0; i < COUNT; i++)
+        assert_true(a[i] == 2.5f);
+    device_close(device);
+    device_close(single);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_update__adamw_matches_its_equations),
+        cmocka_unit_test(test_update__adamw_does_not_depend_on_its_cut),
+        cmocka_unit_test(test_update__sum_of_squares),
+        cmocka_unit_test(test_update__fill_is_the_same_for_all_thread_counts),
+    };
+    return cmocka_run_group_tests_name("update", tests, NULL, NULL);
+}

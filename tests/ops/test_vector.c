@@ -1,0 +1,93 @@
+#include "expect.h"
+
+#include "executor/ops/vector.h"
+
+/* Distance from the true value in units of the last place of a float near it. */
+static double ulps(float value, double truth)
+{
+    int exponent;
+    frexp(truth, &exponent);
+    return fabs((double)value - truth) / ldexp(1.0, exponent - 24);
+}
+
+static void test_vector__exp_is_within_two_ulps(void **state)
+{
+    (void)state;
+    double worst = 0.0;
+    for (int i = 0; i <= 2000000; i++) {
+        float x = (float)(-87.3 + (88.3 + 87.3) * i / 2000000.0);
+        double error = ulps(exp_vector(x), exp((double)x));
+        worst = error > worst ? error : worst;
+    }
+    for (int i = -1000; i <= 1000; i++) {
+        float x = (float)i * 1e-6f;
+        double error = ulps(exp_vector(x), exp((double)x));
+        worst = error > worst ? error : worst;
+    }
+    if (worst > 2.0)
+        fail_msg("e^x is up to %.2f ulp off", worst);
+    assert_true(exp_vector(0.0f) == 1.0f);
+    assert_true(exp_vector(-0.0f) == 1.0f);
+}
+
+static void test_vector__exp_saturates(void **state)
+{
+    (void)state;
+    assert_true(exp_vector(-1e30f) == exp_vector(-87.3f));
+    assert_true(exp_vector(-INFINITY) == exp_vector(-87.3f));
+    assert_true(exp_vector(-87.3f) > 1.17e-38f);
+    assert_true(exp_vector(INFINITY) == exp_vector(88.3f));
+    assert_true(exp_vector(1e30f) < 3.4e38f);
+    assert_true((bool)isnan(exp_vector(NAN)));
+}
+
+static void test_vector__sigmoid_is_near_libm(void **state)
+{
+    (void)state;
+    for (int i = -80000; i <= 80000; i++) {
+        float x = (float)i * 1e-3f;
+        double error = ulps(sigmoid_vector(x), 1.0 / (1.0 + exp(-(double)x)));
+        if (error > 4.0)
+            fail_msg("sigmoid(%g) is %.2f ulp off", (double)x, error);
+    }
+    assert_true(sigmoid_vector(1e9f) == 1.0f);
+    assert_true(sigmoid_vector(-1e9f) < 1e-37f);
+}
+
+static void test_vector__bf16_keeps_what_it_can_hold(void **state)
+{
+    (void)state;
+    for (uint32_t bits = 0; bits < 65536; bits++) {
+        float value = float_from_bf16((uint16_t)bits);
+        if (isnan(value))
+            assert_true((bool)isnan(float_from_bf16(bf16_from_float(value))));
+        else
+            assert_int_equal(bf16_from_float(value), bits);
+    }
+}
+
+static void test_vector__bf16_rounds_to_nearest_even(void **state)
+{
+    (void)state;
+    assert_int_equal(bf16_from_float(float_from_bits(0x3f808000)), 0x3f80); /* tie: down to even */
+    assert_int_equal(bf16_from_float(float_from_bits(0x3f818000)), 0x3f82); /* tie: up to even */
+    assert_int_equal(bf16_from_float(float_from_bits(0x3f808001)), 0x3f81);
+    assert_int_equal(bf16_from_float(float_from_bits(0x3f817fff)), 0x3f81);
+    assert_int_equal(bf16_from_float(float_from_bits(0xbf818000)), 0xbf82);
+    assert_int_equal(bf16_from_float(3.4e38f), 0x7f80); /* past the largest: infinity */
+    assert_int_equal(bf16_from_float(INFINITY), 0x7f80);
+    assert_true((bool)isnan(float_from_bf16(bf16_from_float(float_from_bits(0x7f800001)))));
+    assert_true((bool)isnan(float_from_bf16(bf16_from_float(float_from_bits(0xffffffff)))));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_vector__exp_is_within_two_ulps),
+        cmocka_unit_test(test_vector__exp_saturates),
+        cmocka_unit_test(test_vector__sigmoid_is_near_libm),
+        cmocka_unit_test(test_vector__bf16_keeps_what_it_can_hold),
+        cmocka_unit_test(test_vector__bf16_rounds_to_nearest_even),
+    };
+    return cmocka_run_group_tests_name("vector", tests, NULL, NULL);
+}
