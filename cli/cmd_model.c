@@ -34,7 +34,8 @@ static const struct command_spec spec = {
     .description =
         "Prints each kind of layer of the model with its parameters, the floating-point operations "
         "of one forward pass and the activation bytes kept for the backward pass under each "
-        "recompute mode, in fp32 and bf16. Backward takes twice the forward FLOPs.",
+        "recompute mode that the kind knows, in fp32 and bf16. Backward takes twice the forward "
+        "FLOPs.",
     .groups = groups,
     .group_count = COUNT_OF(groups),
     .example = "temper model --model gpt2 --seq-length 256 --micro-batch 4",
@@ -46,16 +47,16 @@ struct kind_row {
     int64_t layers;
 };
 
-static uint64_t saved_bytes(const struct model *model, enum layer_kind kind,
-                            enum precision precision, enum recompute recompute,
-                            const struct micro_batch_shape *shape)
+/* False where the kind of layer does not admit the mode: it has no figure then. */
+static bool saved_bytes(const struct model *model, enum layer_kind kind,
+                        struct layer_precision_mode mode, const struct micro_batch_shape *shape,
+                        uint64_t *bytes)
 {
-    struct layer_precision_mode mode = {precision, recompute};
-    if (!layer_admits_precision(kind, precision))
-        mode.precision = PRECISION_FP32;
-    if (!layer_admits_recompute(kind, recompute))
-        mode.recompute = RECOMPUTE_NONE;
-    return layer_saved_bytes(model, kind, mode, shape);
+    if (!layer_admits_precision(kind, mode.precision) ||
+        !layer_admits_recompute(kind, mode.recompute))
+        return false;
+    *bytes = layer_saved_bytes(model, kind, mode, shape);
+    return true;
 }
 
 static void print_row(const struct model *model, const struct kind_row *row,
@@ -67,11 +68,13 @@ static void print_row(const struct model *model, const struct kind_row *row,
            format_flops(layer_forward_flops(model, row->kind, shape), flops));
     for (int precision = 0; precision < PRECISION_COUNT; precision++)
         for (int recompute = 0; recompute < RECOMPUTE_COUNT; recompute++) {
-            char bytes[UNIT_TEXT_BYTES];
-            printf(" %11s",
-                   format_bytes((double)saved_bytes(model, row->kind, (enum precision)precision,
-                                                    (enum recompute)recompute, shape),
-                                bytes));
+            char text[UNIT_TEXT_BYTES] = "-";
+            struct layer_precision_mode mode = {(enum precision)precision,
+                                                (enum recompute)recompute};
+            uint64_t bytes;
+            if (saved_bytes(model, row->kind, mode, shape, &bytes))
+                format_bytes((double)bytes, text);
+            printf(" %11s", text);
         }
     putchar('\n');
 }
@@ -104,7 +107,8 @@ static void print_model(const struct model *model, const struct micro_batch_shap
     }
     printf("%-10s %6zu %16s %14s\n\n", "total", model_layer_count(model),
            format_grouped(model_parameter_count(model), count), format_flops(flops, bytes));
-    printf("Figures are of one layer; between layers the residual stream keeps %s more each.\n",
+    printf("Figures are of one layer, '-' where it does not know the mode; between layers the "
+           "residual stream keeps %s more each.\n",
            format_bytes((double)boundary_bytes(model, shape), bytes));
 }
 
@@ -124,10 +128,16 @@ static void write_layer(const struct model *model, size_t index,
     jout_begin_object(out, "activation_bytes");
     for (int precision = 0; precision < PRECISION_COUNT; precision++) {
         jout_begin_object(out, precision_name((enum precision)precision));
-        for (int recompute = 0; recompute < RECOMPUTE_COUNT; recompute++)
-            jout_int(out, recompute_name((enum recompute)recompute),
-                     (int64_t)saved_bytes(model, layer.kind, (enum precision)precision,
-                                          (enum recompute)recompute, shape));
+        for (int recompute = 0; recompute < RECOMPUTE_COUNT; recompute++) {
+            const char *name = recompute_name((enum recompute)recompute);
+            struct layer_precision_mode mode = {(enum precision)precision,
+                                                (enum recompute)recompute};
+            uint64_t bytes;
+            if (saved_bytes(model, layer.kind, mode, shape, &bytes))
+                jout_int(out, name, (int64_t)bytes);
+            else
+                jout_null(out, name);
+        }
         jout_end(out);
     }
     jout_end(out);

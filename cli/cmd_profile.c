@@ -433,10 +433,13 @@ static enum status run(int argc, char **argv, struct error *err)
     TRY(options_parse(&spec, argc, argv, &options, &positionals, err));
     TRY(model_from_arguments(&options.model, &model, err));
     double budget_s = options.budget_s > 0 ? options.budget_s : default_budget_s(&model);
-    if (comm_launched_ranks() > 0)
-        return measure_group(&options, &model, budget_s, options.threads, err);
     double start_s = clock_s();
-    TRY(measure_all(&options, &model, argc, argv, err));
+    if (comm_launched_ranks() == 0)
+        TRY(measure_all(&options, &model, argc, argv, err));
+    else
+        TRY(measure_group(&options, &model, budget_s, options.threads, err));
+    if (comm_launched_rank() > 0 || getenv(LAUNCHED_VARIABLE) != NULL)
+        return STATUS_OK;
     return tell(&options, &model, clock_s() - start_s, err);
 }
 

@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 #include "cli/launch.h"
 #include "executor/agree.h"
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -182,6 +183,9 @@ static enum status work_as_rank(const struct run_options *options, const struct 
 {
     struct comm *comm = NULL;
     struct device *device = NULL;
+    interrupt_catch();
+    /* A reader of the step lines that goes away, such as `| head`, does not end a training. */
+    signal(SIGPIPE, SIG_IGN);
     TRY(comm_open(&comm, err));
     struct run_context run = {
         .options = options, .plan = plan, .comm = comm, .is_first = comm_rank(comm) == 0};

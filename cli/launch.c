@@ -2,6 +2,7 @@
 
 #include "base/host.h"
 #include "cli/cli.h"
+#include "cli/relay.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -44,6 +45,8 @@ static char **build_arguments(const struct launch_request *request, char *progra
         return NULL;
     size_t count = 0;
     arguments[count++] = (char *)"mpirun";
+    /* Its banners would bury what the ranks say; when they said nothing, judge_exit speaks. */
+    arguments[count++] = (char *)"--quiet";
     if (geteuid() == 0)
         arguments[count++] = (char *)"--allow-run-as-root";
     arguments[count++] = (char *)"--oversubscribe";
@@ -70,10 +73,12 @@ static void warn_when_oversubscribed(const struct launch_request *request)
 }
 
 /* The child: becomes mpirun. */
-static void become_mpirun(char **arguments)
+static void become_mpirun(char **arguments, const struct relay *relay)
 {
     if (isatty(STDERR_FILENO))
         setenv("TEMPER_PROGRESS", "1", 1);
+    setenv(LAUNCHED_VARIABLE, "1", 1);
+    relay_enter(relay);
     /* A group of its own, so that Ctrl-C reaches this program's parent alone; then it may not read
      * from the terminal. When the parent is killed, the job goes with it. */
     setpgid(0, 0);
@@ -90,12 +95,21 @@ static void become_mpirun(char **arguments)
 }
 
 static enum status judge_exit(int wait_status, const struct launch_request *request,
-                              struct error *err)
+                              const struct relay *relay, struct error *err)
 {
     int code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
     const char *advice = request->on_death == NULL ? "" : request->on_death;
+    if (code == 0 && relay->output_lost)
+        return error_set(err, STATUS_IO,
+                         "writing to standard output failed; the ranks' work is done");
     if (code == 0)
         return STATUS_OK;
+    if (!relay->has_spoken && code < 128)
+        return error_set(
+            err, STATUS_FAILED,
+            "mpirun ended with exit code %d and no word from the ranks; `mpirun -np %d "
+            "true` shows whether it works here%s%s",
+            code, request->ranks, *advice == '\0' ? "" : "; ", advice);
     if (code == 2)
         return STATUS_USAGE;
     if (code == 3)
@@ -110,7 +124,7 @@ static enum status judge_exit(int wait_status, const struct launch_request *requ
 }
 
 static enum status spawn_and_wait(char **arguments, const struct launch_request *request,
-                                  struct error *err)
+                                  struct relay *relay, struct error *err)
 {
     struct sigaction forward = {.sa_handler = forward_signal};
     fflush(stdout);
@@ -118,18 +132,18 @@ static enum status spawn_and_wait(char **arguments, const struct launch_request 
     if (child < 0)
         return error_set(err, STATUS_IO, "starting mpirun: fork: %s", strerror(errno));
     if (child == 0)
-        become_mpirun(arguments);
+        become_mpirun(arguments, relay);
     launcher_pid = child;
     sigaction(SIGTERM, &forward, NULL);
     sigaction(SIGINT, &forward, NULL);
+    /* Output that nobody reads any more is lost, the training is not. */
+    signal(SIGPIPE, SIG_IGN);
     int wait_status = 0;
-    while (waitpid(child, &wait_status, 0) < 0)
-        if (errno != EINTR)
-            return error_set(err, STATUS_IO, "waiting for mpirun: %s", strerror(errno));
+    TRY(relay_until_exit(relay, child, &wait_status, err));
     launcher_pid = 0;
     signal(SIGINT, SIG_DFL);
     signal(SIGTERM, SIG_DFL);
-    return judge_exit(wait_status, request, err);
+    return judge_exit(wait_status, request, relay, err);
 }
 
 enum status launch_ranks(const struct launch_request *request, struct error *err)
@@ -143,7 +157,11 @@ enum status launch_ranks(const struct launch_request *request, struct error *err
         return error_memory(err, (unsigned long long)request->argc * sizeof(char *),
                             "mpirun's arguments");
     warn_when_oversubscribed(request);
-    enum status status = spawn_and_wait(arguments, request, err);
+    struct relay relay;
+    enum status status = relay_open(&relay, err);
+    if (status == STATUS_OK)
+        status = spawn_and_wait(arguments, request, &relay, err);
+    relay_close(&relay);
     free(arguments);
     return status;
 }

@@ -4,6 +4,9 @@
 
 #include "base/error.h"
 
+/* In the environment of ranks that launch_ranks started: its caller speaks for them. */
+#define LAUNCHED_VARIABLE "TEMPER_LAUNCHED"
+
 struct launch_request {
     int ranks;
     int threads;         /* compute threads of each rank, for the oversubscription warning */

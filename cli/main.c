@@ -93,7 +93,8 @@ static int run_command(const struct command *command, int argc, char **argv)
     console_progress_end();
     if (status != STATUS_OK && err.message[0] != '\0')
         fprintf(stderr, "temper %s: %s\n", command->spec->name, err.message);
-    if (fflush(stdout) != 0 && status == STATUS_OK) {
+    bool output_lost = fflush(stdout) != 0 || ferror(stdout);
+    if (output_lost && status == STATUS_OK) {
         fprintf(stderr, "temper %s: writing to standard output failed\n", command->spec->name);
         return 1;
     }

@@ -1,6 +1,7 @@
 #include "cli/run_records.h"
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/host.h"
 #include "base/stats.h"
 #include "base/units.h"
@@ -8,10 +9,12 @@
 #include "cli/run_power.h"
 #include "executor/agree.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { PENDING_STEPS = 256 };
 
@@ -47,6 +50,25 @@ static double plan_flops(const struct plan *plan)
     return flops * (double)plan->micro_batches * plan->data_parallel;
 }
 
+/* Before hours of training rather than after them. */
+static enum status check_outputs(const struct run_options *options, struct error *err)
+{
+    if (options->save != NULL) {
+        TRY(folder_create(options->save, err));
+        if (access(options->save, W_OK | X_OK) != 0)
+            return error_set(err, STATUS_IO, "--save %s: cannot write into this folder: %s",
+                             options->save, strerror(errno));
+    }
+    if (options->log == NULL)
+        return STATUS_OK;
+    int log = open(options->log, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (log < 0)
+        return error_set(err, STATUS_IO, "%s: cannot write the log: %s", options->log,
+                         strerror(errno));
+    close(log);
+    return STATUS_OK;
+}
+
 static enum status open_log(struct run_records *records, struct error *err)
 {
     const char *path = records->run.options->log;
@@ -60,7 +82,7 @@ static enum status open_log(struct run_records *records, struct error *err)
 
 static enum status open_files(struct run_records *records, struct error *err)
 {
-    TRY(open_log(records, err));
+    TRY(check_outputs(records->run.options, err));
     TRY(store_open(&records->store, records->run.options->store, STORE_CREATE, err));
     return store_plan_add(records->store, records->run.plan, &records->info.plan_id, err);
 }
@@ -111,15 +133,13 @@ static void print_start(const struct run_records *records)
             format_bytes((double)records->info.layout_bytes, layout));
 }
 
-enum status run_records_begin(struct run_records *records, int64_t layout_bytes, struct error *err)
+static enum status begin_first(struct run_records *records, int64_t process_bytes,
+                               int64_t layout_bytes, struct error *err)
 {
     const struct run_options *options = records->run.options;
     struct run_info *info = &records->info;
     struct host_info host;
-    int64_t process_bytes = (int64_t)host_process_rss_bytes() - layout_bytes;
-    TRY(comm_all_reduce_max_i64(records->run.comm, &process_bytes, 1, err));
-    if (!records->run.is_first)
-        return STATUS_OK;
+    TRY(open_log(records, err));
     host_query(&host);
     snprintf(info->host, sizeof info->host, "%s", host.name);
     snprintf(info->data_path, sizeof info->data_path, "%s", options->data);
@@ -134,10 +154,21 @@ enum status run_records_begin(struct run_records *records, int64_t layout_bytes,
     info->layout_bytes = layout_bytes;
     info->matmul_flops = run_power_matmul_flops(records->power);
     info->energy_j = quantity_absent();
+    TRY(store_run_begin(records->store, info, err));
     print_start(records);
     run_power_start(records->power);
     records->flushed_s = clock_s();
-    return store_run_begin(records->store, info, err);
+    return STATUS_OK;
+}
+
+enum status run_records_begin(struct run_records *records, int64_t layout_bytes, struct error *err)
+{
+    int64_t process_bytes = (int64_t)host_process_rss_bytes() - layout_bytes;
+    enum status status = STATUS_OK;
+    TRY(comm_all_reduce_max_i64(records->run.comm, &process_bytes, 1, err));
+    if (records->run.is_first)
+        status = begin_first(records, process_bytes, layout_bytes, err);
+    return agree(records->run.comm, status, err);
 }
 
 static enum status flush_steps(struct run_records *records, struct error *err)
@@ -154,6 +185,12 @@ static enum status flush_steps(struct run_records *records, struct error *err)
     return STATUS_OK;
 }
 
+/* NaN has a sign that means nothing, and printf shows it. */
+static double unsigned_nan(double value)
+{
+    return isnan(value) ? (double)NAN : value;
+}
+
 static void print_step(const struct run_records *records, const struct run_step *step)
 {
     char peak[UNIT_TEXT_BYTES], share[16] = "-";
@@ -163,9 +200,9 @@ static void print_step(const struct run_records *records, const struct run_step 
     fprintf(human(records),
             "step %6lld/%lld  loss %7.4f  norm %8.4f  lr %.2e  %8.1f ms  %8.0f tokens/s  %7s of "
             "matmul peak  %s%s\n",
-            (long long)step->step + 1, (long long)records->run.options->steps, step->loss,
-            step->gradient_norm, step->learning_rate, 1e3 * step->seconds,
-            (double)step->tokens / step->seconds, share,
+            (long long)step->step + 1, (long long)records->run.options->steps,
+            unsigned_nan(step->loss), unsigned_nan(step->gradient_norm), step->learning_rate,
+            1e3 * step->seconds, (double)step->tokens / step->seconds, share,
             format_bytes((double)records->info.peak_bytes, peak), step->skipped ? "  skipped" : "");
     fflush(human(records));
 }
@@ -323,8 +360,10 @@ enum status run_records_end(struct run_records *records, struct recorder *record
 {
     int64_t peak_bytes = (int64_t)host_process_peak_rss_bytes();
     TRY(comm_all_reduce_max_i64(records->run.comm, &peak_bytes, 1, err));
+    struct error trace_err = {0};
+    enum status traced = STATUS_OK;
     if (recorder != NULL)
-        TRY(store_trace(records, recorder, err));
+        traced = store_trace(records, recorder, &trace_err);
     if (!records->run.is_first)
         return STATUS_OK;
     TRY(flush_steps(records, err));
@@ -334,7 +373,21 @@ enum status run_records_end(struct run_records *records, struct recorder *record
     info->status = status;
     info->skipped_steps = skipped_steps;
     info->ended_unix_ms = clock_unix_ms();
-    return store_run_update(records->store, info, err);
+    TRY(store_run_update(records->store, info, err));
+    if (traced != STATUS_OK)
+        *err = trace_err;
+    return traced;
+}
+
+void run_records_abandon(struct run_records *records, int64_t skipped_steps)
+{
+    struct error ignored = {0}; /* the failure that led here is the one to tell */
+    struct run_info *info = &records->info;
+    (void)flush_steps(records, &ignored);
+    info->status = RUN_FAILED;
+    info->skipped_steps = skipped_steps;
+    info->ended_unix_ms = clock_unix_ms();
+    (void)store_run_update(records->store, info, &ignored);
 }
 
 static enum status tell_json(const struct run_records *records, double median_s, double tokens_s,

@@ -8,13 +8,14 @@
 
 struct run_records;
 
-/* Opens store and log on rank 0 (elsewhere the records do nothing) and measures or looks up what
- * step lines are shares of. Collective. */
+/* Opens the store and tries the places to write to on rank 0 (elsewhere the records do nothing) and
+ * measures or looks up what step lines are shares of. Collective. */
 enum status run_records_open(struct run_records **out, const struct run_context *run,
                              struct error *err);
 void run_records_close(struct run_records *records); /* NULL allowed */
 
-/* The layout is known and the first step is next. `layout_bytes` of this rank. Collective. */
+/* The layout is known, weights are loaded and the first step is next: an older log is replaced only
+ * now. `layout_bytes` of this rank. Collective. */
 enum status run_records_begin(struct run_records *records, int64_t layout_bytes, struct error *err);
 /* One step is over; `resident_bytes` of the fullest rank. */
 enum status run_records_step(struct run_records *records, const struct step_result *step,
@@ -25,6 +26,8 @@ enum status run_records_evaluation(struct run_records *records, int64_t steps, d
  * Collective. */
 enum status run_records_end(struct run_records *records, struct recorder *recorder,
                             enum run_status status, int64_t skipped_steps, struct error *err);
+/* The run failed and the other ranks cannot be asked: note what is known here. Rank 0 alone. */
+void run_records_abandon(struct run_records *records, int64_t skipped_steps);
 /* The closing lines, or the JSON object. */
 enum status run_records_tell(struct run_records *records, struct error *err);
 

@@ -6,6 +6,9 @@
 #include "traces/recorder.h"
 
 #include <stdio.h>
+#include <unistd.h>
+
+enum { ABORT_GRACE_S = 2 };
 
 /* The parts of a running training. */
 struct training {
@@ -138,12 +141,17 @@ static enum status all_steps(struct training *training, struct error *err)
     return STATUS_OK;
 }
 
-/* A failure that only this rank knows of would leave the others waiting: end them all. */
+/* A failure that only this rank knows of would leave the others waiting: end them all. Where rank
+ * 0 failed as well, it is the one to speak, and must not be ended before the store knows. */
 static void abort_if_alone(const struct training *training, enum status status,
                            const struct error *err)
 {
     if (status == STATUS_OK || status == STATUS_FAILED || comm_size(training->run->comm) == 1)
         return;
+    if (training->run->is_first)
+        run_records_abandon(training->records, trainer_skipped_count(training->trainer));
+    else
+        sleep(ABORT_GRACE_S);
     fprintf(stderr, "temper run: rank %d: %s\n", comm_rank(training->run->comm), err->message);
     comm_abort(training->run->comm, 1);
 }
@@ -158,7 +166,6 @@ static enum status work(struct training *training, struct dataset *dataset, stru
     TRY(start_recorder(training, err));
     TRY(run_records_begin(training->records, (int64_t)trainer_layout_bytes(training->trainer),
                           err));
-    interrupt_catch();
     enum status status = all_steps(training, err);
     abort_if_alone(training, status, err);
     enum run_status outcome = status != STATUS_OK     ? RUN_FAILED

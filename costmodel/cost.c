@@ -22,6 +22,25 @@ static bool is_absent(struct quantity quantity)
     return quantity.provenance == PROVENANCE_ABSENT;
 }
 
+/* A process that has used bf16 kernels holds more; where that was not measured, fp32's figure is
+ * the nearest. */
+static struct quantity process_bytes(const struct profile *profile, struct placement placement,
+                                     bool bf16_copy)
+{
+    struct series_key key = {.subject = machine,
+                             .metric = METRIC_PROCESS_BYTES,
+                             .precision = bf16_copy ? PRECISION_BF16 : PRECISION_FP32,
+                             .placement = placement};
+    struct quantity bytes = profile_value(profile, &key);
+    if (!is_absent(bytes) || !bf16_copy)
+        return bytes;
+    key.precision = PRECISION_FP32;
+    bytes = profile_value(profile, &key);
+    if (!is_absent(bytes))
+        bytes.provenance = PROVENANCE_INTERPOLATED;
+    return bytes;
+}
+
 static struct quantity machine_value(const struct profile *profile, struct placement placement,
                                      enum metric metric)
 {
@@ -52,8 +71,10 @@ struct quantity cost_all_reduce(const struct profile *profile, struct placement 
     return profile_at_bytes(profile, &key, (int64_t)bytes);
 }
 
-/* The part of the layer's all-reduce that backward compute does not hide. The embedding's gradients
- * are final only when backward is over, so nothing is left to hide theirs. */
+/* The part of the layer's all-reduce that backward compute does not hide; more than the whole where
+ * it slows compute by more than it hides (ranks that share cores and memory with their own
+ * messages). The embedding's gradients are final only when backward is over, so nothing is left to
+ * hide theirs. */
 static enum status cost_grad_reduce(const struct profile *profile, const struct layer_work *work,
                                     uint64_t bytes, struct layer_cost *out, struct error *err)
 {
@@ -69,7 +90,7 @@ static enum status cost_grad_reduce(const struct profile *profile, const struct 
         if (is_absent(overlap))
             overlap = (struct quantity){.value = 0, .provenance = PROVENANCE_MODELLED};
         double whole = seconds.value;
-        seconds = quantity_scale(seconds, 1 - fmin(fmax(overlap.value, 0), 1));
+        seconds = quantity_scale(seconds, 1 - overlap.value);
         seconds.deviation = hypot(seconds.deviation, whole * overlap.deviation);
         if (seconds.provenance < overlap.provenance)
             seconds.provenance = overlap.provenance;
@@ -147,12 +168,12 @@ enum status cost_layer(const struct profile *profile, const struct model *model,
     return STATUS_OK;
 }
 
-enum status cost_step(const struct profile *profile, struct placement placement,
+enum status cost_step(const struct profile *profile, struct placement placement, bool bf16_copy,
                       struct step_cost *out, struct error *err)
 {
     struct step_cost cost = {
         .other_s = machine_value(profile, placement, METRIC_STEP_OVERHEAD_S),
-        .process_bytes = machine_value(profile, placement, METRIC_PROCESS_BYTES),
+        .process_bytes = process_bytes(profile, placement, bf16_copy),
         .idle_watts = machine_value(profile, placement, METRIC_IDLE_W),
         .active_watts = machine_value(profile, placement, METRIC_ACTIVE_W),
     };

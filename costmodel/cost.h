@@ -40,10 +40,12 @@ struct step_cost {
     struct quantity process_bytes;            /* of a rank, outside the plan's layout */
     struct quantity idle_watts, active_watts; /* of the host; may be absent */
 };
-enum status cost_step(const struct profile *profile, struct placement placement,
+/* `bf16_copy`: some layer computes in bf16, so the process holds what bf16 kernels need, too. */
+enum status cost_step(const struct profile *profile, struct placement placement, bool bf16_copy,
                       struct step_cost *out, struct error *err);
 
-/* One all-reduce of fp32 gradients, blocking; absent when none was measured with these ranks. */
+/* One all-reduce of fp32 gradients with nothing to hide it; absent when none was measured with
+ * these ranks. */
 struct quantity cost_all_reduce(const struct profile *profile, struct placement placement,
                                 uint64_t bytes);
 

@@ -78,7 +78,8 @@ static enum status predict(const struct profile *profile, const struct plan *pla
                            struct prediction *out, struct error *err)
 {
     struct step_cost step;
-    TRY(cost_step(profile, (struct placement){plan->ranks, plan->threads}, &step, err));
+    TRY(cost_step(profile, (struct placement){plan->ranks, plan->threads}, plan_has_bf16(plan),
+                  &step, err));
     TRY(predict_layers(profile, plan, out, err));
     out->phase_time_s[PHASE_OTHER] = step.other_s;
     out->phase_energy_j[PHASE_OTHER] = step.other_j;

@@ -76,7 +76,10 @@ static enum status check_row(const struct measurement *row, struct error *err)
     if (!memchr(row->subject, '\0', sizeof(row->subject)))
         return error_set(err, STATUS_INVALID, "a measurement's subject is longer than %d bytes",
                          SUBJECT_BYTES - 1);
-    if (!isfinite(row->mean) || row->mean < 0 || !isfinite(row->deviation) || row->deviation < 0)
+    /* Only the overlap is a difference of times: it can be below 0. */
+    bool may_be_negative = row->metric == METRIC_OVERLAP;
+    if (!isfinite(row->mean) || (row->mean < 0 && !may_be_negative) || !isfinite(row->deviation) ||
+        row->deviation < 0)
         return error_set(err, STATUS_INVALID,
                          "measurement '%s' of '%s': mean %g and deviation %g must be finite and "
                          "not negative; measure again with: temper profile",

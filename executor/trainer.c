@@ -233,7 +233,8 @@ static enum status update_or_skip(struct trainer *trainer, struct step_result *r
     return error_set(err, STATUS_FAILED,
                      "step %lld: the loss or gradient was not finite for %lld steps in a row (loss "
                      "%g, gradient norm %g); lower --lr, or resume from an earlier checkpoint",
-                     (long long)result->step, (long long)trainer->skipped_in_a_row, result->loss,
+                     (long long)result->step + 1, (long long)trainer->skipped_in_a_row,
+                     result->loss,
                      result->gradient_norm);
 }
 

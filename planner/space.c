@@ -122,7 +122,8 @@ static bool price_candidate(struct space *space, struct candidate *candidate)
                                             .threads = candidate->placement.threads};
     struct step_cost step;
     struct error missing;
-    if (cost_step(request->profile, candidate->placement, &step, &missing) != STATUS_OK) {
+    if (cost_step(request->profile, candidate->placement, candidate->bf16_copy, &step, &missing) !=
+        STATUS_OK) {
         if (space->missing.status == STATUS_OK)
             space->missing = missing;
         return false;

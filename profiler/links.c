@@ -21,7 +21,10 @@ struct link_buffers {
 
 static enum status all_reduce(struct comm *comm, const struct link_buffers *b, struct error *err)
 {
-    return comm_all_reduce_sum(comm, b->whole, b->whole_count, err);
+    /* As the executor reduces gradients: in pieces under way. */
+    struct comm_request *request = NULL;
+    TRY(comm_all_reduce_start(comm, b->whole, b->whole_count, &request, err));
+    return comm_wait(comm, request, err);
 }
 
 static enum status all_gather(struct comm *comm, const struct link_buffers *b, struct error *err)

@@ -6,6 +6,9 @@
 
 #define NORMAL_INTERQUARTILE 1.349 /* quartile distance of a normal distribution, in deviations */
 
+/* Below this a measurement says only that the machine was disturbed. */
+#define OVERLAP_LEAST (-3.0)
+
 enum { REPEATS_MINIMUM = 3, REPEATS_MAXIMUM = 40 };
 
 struct step {
@@ -76,9 +79,12 @@ static enum status reduce_alone(struct step *step, bool keep, struct error *err)
     int64_t start_ns = clock_ns();
     for (size_t i = step->chain->layer_count; i-- > 0;) {
         const struct chain_layer *layer = &step->chain->layers[i];
-        if (layer->kind != LAYER_EMBEDDING)
-            TRY(comm_all_reduce_sum(step->session->comm, step->chain->gradients + layer->first,
-                                    layer->count, err));
+        struct comm_request *request = NULL;
+        if (layer->kind == LAYER_EMBEDDING)
+            continue;
+        TRY(comm_all_reduce_start(step->session->comm, step->chain->gradients + layer->first,
+                                  layer->count, &request, err));
+        TRY(comm_wait(step->session->comm, request, err));
     }
     return keep_slowest(step, &step->alone, clock_ns() - start_ns, keep, err);
 }
@@ -119,7 +125,7 @@ static enum status emit_overlap(struct step *step, struct error *err)
         .subject = "machine",
         .metric = METRIC_OVERLAP,
         .n = with.n < without.n ? with.n : without.n,
-        .mean = fmin(1.0, fmax(0.0, hidden)),
+        .mean = fmin(1.0, fmax(OVERLAP_LEAST, hidden)),
         .deviation = alone.mean > 0 ? fmin(1.0, deviation / alone.mean) : 0.0,
         .provenance = PROVENANCE_MEASURED,
     };

@@ -108,7 +108,7 @@ static void test_cost__names_what_is_missing(void **state)
     assert_non_null(strstr(err.message, "bf16"));
     assert_non_null(strstr(err.message, "selective"));
     assert_non_null(strstr(err.message, "temper profile --ranks 4 --threads 3"));
-    assert_int_equal(cost_step(profile, work.placement, &step, &err), STATUS_INVALID);
+    assert_int_equal(cost_step(profile, work.placement, false, &step, &err), STATUS_INVALID);
     assert_non_null(strstr(err.message, "--ranks 4"));
     profile_close(profile);
 }
@@ -133,9 +133,63 @@ static void test_cost__absent_energy_stays_absent(void **state)
     assert_int_equal(cost_layer(profile, &model, &work, &cost, &err), STATUS_OK);
     assert_int_equal(cost.grad_reduce_j.provenance, PROVENANCE_ABSENT);
     assert_int_equal(cost.forward_j.provenance, PROVENANCE_MEASURED);
-    assert_int_equal(cost_step(profile, placement, &step, &err), STATUS_OK);
+    assert_int_equal(cost_step(profile, placement, false, &step, &err), STATUS_OK);
     assert_int_equal(step.other_j.provenance, PROVENANCE_ABSENT);
     assert_int_equal(step.idle_watts.provenance, PROVENANCE_ABSENT);
+    profile_close(profile);
+}
+
+static void test_cost__bf16_has_its_own_process_memory(void **state)
+{
+    (void)state;
+    static struct rows rows;
+    struct model model = small_model();
+    struct placement placement = {2, 1};
+    struct step_cost step;
+    struct error err;
+    rows.count = 0;
+    add_model_rows(&rows, &model, placement);
+    struct profile *profile = open_rows(&rows);
+    assert_int_equal(cost_step(profile, placement, true, &step, &err), STATUS_OK);
+    assert_true(near(step.process_bytes.value, 1e6)); /* fp32's: the nearest that is known */
+    assert_int_equal(step.process_bytes.provenance, PROVENANCE_INTERPOLATED);
+    profile_close(profile);
+
+    struct measurement row = {.subject = "machine",
+                              .metric = METRIC_PROCESS_BYTES,
+                              .precision = PRECISION_BF16,
+                              .ranks = placement.ranks,
+                              .threads = placement.threads,
+                              .n = 1,
+                              .mean = 3e6};
+    add_row(&rows, row);
+    profile = open_rows(&rows);
+    assert_int_equal(cost_step(profile, placement, true, &step, &err), STATUS_OK);
+    assert_true(near(step.process_bytes.value, 3e6));
+    assert_int_equal(cost_step(profile, placement, false, &step, &err), STATUS_OK);
+    assert_true(near(step.process_bytes.value, 1e6));
+    profile_close(profile);
+}
+
+/* Compute slowed by messages in the background costs more than the messages alone. */
+static void test_cost__overlap_may_be_negative(void **state)
+{
+    (void)state;
+    static struct rows rows;
+    struct model model = small_model();
+    struct placement placement = {2, 1};
+    struct layer_work work = {.kind = LAYER_MLP, .micro_batch = 2, .placement = placement};
+    struct layer_cost cost;
+    struct error err;
+    rows.count = 0;
+    add_model_rows(&rows, &model, placement);
+    for (size_t i = 0; i < rows.count; i++)
+        if (rows.items[i].metric == METRIC_OVERLAP)
+            rows.items[i].mean = -0.5;
+    struct profile *profile = open_rows(&rows);
+    assert_int_equal(cost_layer(profile, &model, &work, &cost, &err), STATUS_OK);
+    double whole_s = 1e-4 + 1e-9 * 4 * (double)layer_flat_count(&model, LAYER_MLP);
+    assert_true(near(cost.grad_reduce_s.value, 1.5 * whole_s));
     profile_close(profile);
 }
 
@@ -162,6 +216,8 @@ int main(void)
         cmocka_unit_test(test_cost__one_rank_reduces_nothing),
         cmocka_unit_test(test_cost__names_what_is_missing),
         cmocka_unit_test(test_cost__absent_energy_stays_absent),
+        cmocka_unit_test(test_cost__bf16_has_its_own_process_memory),
+        cmocka_unit_test(test_cost__overlap_may_be_negative),
         cmocka_unit_test(test_cost__all_reduce_extrapolates_latency_and_bandwidth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
