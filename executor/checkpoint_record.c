@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PIECE_BYTES = 4 * 1024 * 1024, HASH_DIGITS = HASH_TEXT_BYTES - 1 };
+enum { PIECE_BYTES = 256 * 1024, HASH_DIGITS = HASH_TEXT_BYTES - 1 };
 
 static const char format_name[] = "temper-checkpoint";
 static const char blank_hash[] = "0000000000000000";

@@ -20,7 +20,7 @@ extern const char *const checkpoint_file_names[CHECKPOINT_FILES];
 
 struct file_record {
     int64_t bytes;
-    uint64_t hash; /* of 4 MiB pieces, chained */
+    uint64_t hash; /* of 256 KiB pieces, chained */
 };
 
 struct checkpoint_record {

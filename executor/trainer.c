@@ -213,11 +213,17 @@ static enum status accumulate_gradients(struct trainer *trainer, double *loss_su
     return reduction_finish(&trainer->reduction, err);
 }
 
+/* NaN has a sign that means nothing, and printf shows it. */
+static double without_sign_of_nan(double value)
+{
+    return isnan(value) ? (double)NAN : value;
+}
+
 static enum status update_or_skip(struct trainer *trainer, struct step_result *result,
                                   struct error *err)
 {
     const struct trainer_setup *setup = &trainer->setup;
-    result->gradient_norm = optimizer_gradient_norm(&trainer->pass);
+    result->gradient_norm = without_sign_of_nan(optimizer_gradient_norm(&trainer->pass));
     result->skipped = !isfinite(result->gradient_norm) || !isfinite(result->loss);
     if (!result->skipped) {
         trainer->skipped_in_a_row = 0;
@@ -234,8 +240,7 @@ static enum status update_or_skip(struct trainer *trainer, struct step_result *r
                      "step %lld: the loss or gradient was not finite for %lld steps in a row (loss "
                      "%g, gradient norm %g); lower --lr, or resume from an earlier checkpoint",
                      (long long)result->step + 1, (long long)trainer->skipped_in_a_row,
-                     result->loss,
-                     result->gradient_norm);
+                     result->loss, result->gradient_norm);
 }
 
 enum status trainer_step(struct trainer *trainer, struct step_result *out, struct error *err)
@@ -251,7 +256,7 @@ enum status trainer_step(struct trainer *trainer, struct step_result *out, struc
     double loss_sum = 0;
     TRY(accumulate_gradients(trainer, &loss_sum, err));
     TRY(comm_all_reduce_sum_f64(setup->comm, &loss_sum, 1, err));
-    result.loss = loss_sum / (double)tokens;
+    result.loss = without_sign_of_nan(loss_sum / (double)tokens);
     enum status status = update_or_skip(trainer, &result, err);
     trainer->state.step++;
     trainer->state.next_sample += setup->plan->global_batch;

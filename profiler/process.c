@@ -2,8 +2,9 @@
 #include "base/host.h"
 #include <stdlib.h>
 
-/* MPI's pools of buffers grow over the first reductions. */
-enum { REDUCTION_ROUNDS = 3 };
+/* MPI's pools of buffers grow over the first reductions; the libraries' buffers grow with the products'
+ * sizes, but little beyond this many tokens. */
+enum { REDUCTION_ROUNDS = 3, USUAL_TOKENS = 256 };
 
 static enum status reduce_gradients(struct chain *chain, struct comm_request **requests,
                                     struct error *err)
@@ -23,11 +24,11 @@ static enum status reduce_gradients(struct chain *chain, struct comm_request **r
 static enum status run_layers(struct chain *chain, enum precision precision, int64_t *times_ns,
                               struct error *err)
 {
-    const struct profile_request *request = chain->session->request;
+    int64_t usual = USUAL_TOKENS / chain->session->request->model->seq_length;
     struct chain_setting setting = {
         .precision = precision,
         .recompute = RECOMPUTE_NONE,
-        .micro_batch = request->micro_batch_count > 0 ? request->micro_batches[0] : 1,
+        .micro_batch = usual > 1 ? usual : 1,
         .with_head = true,
     };
     uint64_t bytes = chain_activation_bytes(chain, setting);

@@ -77,8 +77,8 @@ static enum status choose_precisions(struct session *session, bool wanted[PRECIS
                      device_libraries(session->device));
 }
 
-/* Rates and process memory, one precision after the other: see process_measure. matmul_flops
- * receives this rank's rates, 0 for a precision that is not measured. */
+/* Rates and process memory, one precision after the other: see process_measure. Large matrix products
+ * grow the libraries' buffers beyond what layers need, so they come second. matmul_flops receives this rank's rates, 0 for a precision that is not measured. */
 static enum status measure_precisions(struct chain *chain, const bool wanted[PRECISION_COUNT],
                                       double matmul_flops[PRECISION_COUNT], struct error *err)
 {
@@ -86,8 +86,8 @@ static enum status measure_precisions(struct chain *chain, const bool wanted[PRE
         matmul_flops[p] = 0;
         if (!wanted[p])
             continue;
-        TRY(measure_matmul(chain->session, (enum precision)p, &matmul_flops[p], err));
         TRY(process_measure(chain, (enum precision)p, err));
+        TRY(measure_matmul(chain->session, (enum precision)p, &matmul_flops[p], err));
     }
     return STATUS_OK;
 }

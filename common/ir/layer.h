@@ -156,7 +156,8 @@ struct buffer_spec {
 
 enum { BUFFER_ALIGN_BYTES = 64, LAYER_BUFFERS_MAX = SLOT_COUNT };
 
-/* Queries of one head that a thread works on at once; what its piece of SLOT_THREAD is sized for. */
+/* Queries of one head that a thread works on at once; what its piece of SLOT_THREAD is sized for.
+ */
 enum { ATTENTION_BLOCK_ROWS = 128 };
 
 struct layer_precision_mode {

