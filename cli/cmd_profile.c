@@ -285,7 +285,7 @@ static size_t default_rank_counts(int cores, int64_t out[RANK_COUNTS_MAX])
     size_t count = 0;
     for (int64_t ranks = 1; ranks <= cores && count + 1 < RANK_COUNTS_MAX; ranks *= 2)
         out[count++] = ranks;
-    if (out[count - 1] != cores)
+    if (count == 0 || out[count - 1] != cores)
         out[count++] = cores;
     return count;
 }

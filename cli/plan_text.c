@@ -30,11 +30,12 @@ static void head(const struct plan *plan, struct text *out)
     text_printf(out, "%s: %lld blocks, hidden %lld, sequence %lld tokens, vocab %lld\n",
                 model->name, (long long)model->blocks, (long long)model->hidden,
                 (long long)model->seq_length, (long long)model->vocab);
-    text_printf(out,
-                "global batch %lld = %d data-parallel ranks x %lld micro-batches x %lld sequences; "
-                "%d threads a rank\n",
-                (long long)plan->global_batch, plan->data_parallel, (long long)plan->micro_batches,
-                (long long)plan->micro_batch, plan->threads);
+    text_printf(
+        out,
+        "global batch %lld = data parallel %d x micro-batches %lld x sequences %lld; threads a "
+        "rank: %d\n",
+        (long long)plan->global_batch, plan->data_parallel, (long long)plan->micro_batches,
+        (long long)plan->micro_batch, plan->threads);
     if (plan->memory_cap_bytes > 0)
         text_printf(out, "memory cap %s a rank\n",
                     format_bytes((double)plan->memory_cap_bytes, cap));
@@ -122,7 +123,8 @@ static void prediction(const struct plan *plan, struct text *out)
         term_row(out, name, &predicted->memory_term_bytes[term], format_bytes);
     }
     term_row(out, "energy of all ranks", &predicted->energy_j, format_joules);
-    for (int phase = 0; phase < PHASE_COUNT; phase++) {
+    bool has_energy = predicted->energy_j.provenance != PROVENANCE_ABSENT;
+    for (int phase = 0; has_energy && phase < PHASE_COUNT; phase++) {
         char name[CELL_BYTES];
         snprintf(name, sizeof name, "  %s", phase_name((enum phase)phase));
         term_row(out, name, &predicted->phase_energy_j[phase], format_joules);

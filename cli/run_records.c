@@ -36,11 +36,6 @@ struct run_records {
     double validation_loss; /* NaN: none yet */
 };
 
-static FILE *human(const struct run_records *records)
-{
-    return records->run.options->json ? stderr : stdout;
-}
-
 static double plan_flops(const struct plan *plan)
 {
     struct micro_batch_shape shape = plan_shape(plan);
@@ -63,7 +58,7 @@ static enum status check_outputs(const struct run_options *options, struct error
         return STATUS_OK;
     int log = open(options->log, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (log < 0)
-        return error_set(err, STATUS_IO, "%s: cannot write the log: %s", options->log,
+        return error_set(err, STATUS_IO, "cannot write the log '%s': %s", options->log,
                          strerror(errno));
     close(log);
     return STATUS_OK;
@@ -76,7 +71,7 @@ static enum status open_log(struct run_records *records, struct error *err)
         return STATUS_OK;
     records->log = fopen(path, "w");
     if (records->log == NULL)
-        return error_set(err, STATUS_IO, "%s: cannot write the log: %s", path, strerror(errno));
+        return error_set(err, STATUS_IO, "cannot write the log '%s': %s", path, strerror(errno));
     return STATUS_OK;
 }
 
@@ -124,13 +119,14 @@ static void print_start(const struct run_records *records)
 {
     const struct plan *plan = records->run.plan;
     char parameters[UNIT_TEXT_BYTES], layout[UNIT_TEXT_BYTES];
-    fprintf(human(records),
-            "%s, %s parameters; global batch %lld = %d ranks x %lld micro-batches x %lld sequences "
-            "of %lld tokens; %d threads a rank; %s laid out a rank\n",
-            plan->model.name, format_count((double)model_parameter_count(&plan->model), parameters),
-            (long long)plan->global_batch, plan->data_parallel, (long long)plan->micro_batches,
-            (long long)plan->micro_batch, (long long)plan->model.seq_length, plan->threads,
-            format_bytes((double)records->info.layout_bytes, layout));
+    if (records->run.options->json)
+        return;
+    printf("%s, %s parameters; global batch %lld = %d ranks x %lld micro-batches x %lld sequences "
+           "of %lld tokens; threads a rank: %d; %s laid out a rank\n",
+           plan->model.name, format_count((double)model_parameter_count(&plan->model), parameters),
+           (long long)plan->global_batch, plan->data_parallel, (long long)plan->micro_batches,
+           (long long)plan->micro_batch, (long long)plan->model.seq_length, plan->threads,
+           format_bytes((double)records->info.layout_bytes, layout));
 }
 
 static enum status begin_first(struct run_records *records, int64_t process_bytes,
@@ -185,32 +181,38 @@ static enum status flush_steps(struct run_records *records, struct error *err)
     return STATUS_OK;
 }
 
-/* NaN has a sign that means nothing, and printf shows it. */
-static double unsigned_nan(double value)
-{
-    return isnan(value) ? (double)NAN : value;
-}
-
 static void print_step(const struct run_records *records, const struct run_step *step)
 {
     char peak[UNIT_TEXT_BYTES], share[16] = "-";
+    if (records->run.options->json)
+        return;
     if (records->info.matmul_flops > 0)
         snprintf(share, sizeof share, "%.1f %%",
                  100 * records->step_flops / step->seconds / records->info.matmul_flops);
-    fprintf(human(records),
-            "step %6lld/%lld  loss %7.4f  norm %8.4f  lr %.2e  %8.1f ms  %8.0f tokens/s  %7s of "
-            "matmul peak  %s%s\n",
-            (long long)step->step + 1, (long long)records->run.options->steps,
-            unsigned_nan(step->loss), unsigned_nan(step->gradient_norm), step->learning_rate,
-            1e3 * step->seconds, (double)step->tokens / step->seconds, share,
-            format_bytes((double)records->info.peak_bytes, peak), step->skipped ? "  skipped" : "");
-    fflush(human(records));
+    printf("step %6lld/%lld  loss %7.4f  norm %8.4f  lr %.2e  %8.1f ms  %8.0f tokens/s  %7s of "
+           "matmul peak  %s%s\n",
+           (long long)step->step + 1, (long long)records->run.options->steps, step->loss,
+           step->gradient_norm, step->learning_rate, 1e3 * step->seconds,
+           (double)step->tokens / step->seconds, share,
+           format_bytes((double)records->info.peak_bytes, peak), step->skipped ? "  skipped" : "");
+    fflush(stdout);
+}
+
+/* One object as a line of the log. Frees `out`. */
+static enum status log_line(const struct run_records *records, struct jout *out, struct error *err)
+{
+    struct text line = {0};
+    enum status status = jout_finish(out, 0, &line, err);
+    if (status == STATUS_OK && fprintf(records->log, "%s\n", line.data) < 0)
+        status = error_set(err, STATUS_IO, "%s: writing the log: %s", records->run.options->log,
+                           strerror(errno));
+    text_free(&line);
+    return status;
 }
 
 static enum status log_step(const struct run_records *records, const struct run_step *step,
                             struct error *err)
 {
-    struct text line = {0};
     struct jout *out = jout_new();
     jout_int(out, "step", step->step + 1);
     jout_real(out, "loss", step->loss);
@@ -230,12 +232,16 @@ static enum status log_step(const struct run_records *records, const struct run_
     else
         jout_real(out, "energy_j", step->energy_j.value);
     jout_string(out, "energy_provenance", provenance_name(step->energy_j.provenance));
-    enum status status = jout_finish(out, 0, &line, err);
-    if (status == STATUS_OK && fprintf(records->log, "%s\n", line.data) < 0)
-        status = error_set(err, STATUS_IO, "%s: writing the log: %s", records->run.options->log,
-                           strerror(errno));
-    text_free(&line);
-    return status;
+    return log_line(records, out, err);
+}
+
+static enum status log_evaluation(const struct run_records *records, int64_t steps, double loss,
+                                  struct error *err)
+{
+    struct jout *out = jout_new();
+    jout_int(out, "step", steps);
+    jout_real(out, "validation_loss", loss);
+    return log_line(records, out, err);
 }
 
 static enum status remember_seconds(struct run_records *records, double seconds, struct error *err)
@@ -295,11 +301,11 @@ enum status run_records_evaluation(struct run_records *records, int64_t steps, d
     if (!records->run.is_first)
         return STATUS_OK;
     records->validation_loss = loss;
-    fprintf(human(records), "step %6lld/%lld  validation loss %.4f\n", (long long)steps,
-            (long long)records->run.options->steps, loss);
+    if (!records->run.options->json)
+        printf("step %6lld/%lld  validation loss %.4f\n", (long long)steps,
+               (long long)records->run.options->steps, loss);
     if (records->log != NULL)
-        fprintf(records->log, "{\"step\": %lld, \"validation_loss\": %.17g}\n", (long long)steps,
-                loss);
+        TRY(log_evaluation(records, steps, loss, err));
     TRY(flush_steps(records, err));
     return store_run_evaluation_add(records->store, records->info.id, &evaluation, err);
 }
@@ -422,16 +428,21 @@ enum status run_records_tell(struct run_records *records, struct error *err)
     double tokens_s = median_s > 0 ? (double)records->last.tokens / median_s : 0;
     if (records->run.options->json)
         return tell_json(records, median_s, tokens_s, err);
-    char step[UNIT_TEXT_BYTES], peak[UNIT_TEXT_BYTES], energy[UNIT_TEXT_BYTES];
-    printf("run %lld %s: %lld steps (%lld skipped), loss %.4f, validation loss %.4f, median step "
-           "%s, %.0f tokens/s, peak memory %s a rank, energy %s (%s)\n",
+    char step[UNIT_TEXT_BYTES], peak[UNIT_TEXT_BYTES], joules[UNIT_TEXT_BYTES], energy[64];
+    char validation[UNIT_TEXT_BYTES] = "-";
+    if (!isnan(records->validation_loss))
+        snprintf(validation, sizeof validation, "%.4f", records->validation_loss);
+    if (info->energy_j.provenance == PROVENANCE_ABSENT)
+        snprintf(energy, sizeof energy, "absent");
+    else
+        snprintf(energy, sizeof energy, "%s (%s)", format_joules(info->energy_j.value, joules),
+                 provenance_name(info->energy_j.provenance));
+    printf("run %lld %s: %lld steps (%lld skipped), loss %.4f, validation loss %s, median step "
+           "%s, %.0f tokens/s, peak memory %s a rank, energy %s\n",
            (long long)info->id, run_status_name(info->status), (long long)records->last.step + 1,
-           (long long)info->skipped_steps, records->last.loss, records->validation_loss,
+           (long long)info->skipped_steps, records->last.loss, validation,
            format_seconds(median_s, step), tokens_s, format_bytes((double)info->peak_bytes, peak),
-           info->energy_j.provenance == PROVENANCE_ABSENT
-               ? "-"
-               : format_joules(info->energy_j.value, energy),
-           provenance_name(info->energy_j.provenance));
+           energy);
     printf("temper report --store %s shows it against the prediction\n",
            records->run.options->store);
     return STATUS_OK;

@@ -163,6 +163,12 @@ static enum status work(struct training *training, struct dataset *dataset, stru
     struct trainer_setup setup = setup_of(run, dataset);
     TRY(trainer_open(&training->trainer, &setup, err));
     TRY(load_weights(training, err));
+    if (trainer_step_count(training->trainer) >= run->options->steps)
+        return error_set(err, STATUS_USAGE,
+                         "--steps %lld: the checkpoint of --load %s has done %lld already; give "
+                         "the steps of the whole training",
+                         (long long)run->options->steps, run->options->load,
+                         (long long)trainer_step_count(training->trainer));
     TRY(start_recorder(training, err));
     TRY(run_records_begin(training->records, (int64_t)trainer_layout_bytes(training->trainer),
                           err));

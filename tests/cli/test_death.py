@@ -1,0 +1,124 @@
+"""Ranks and whole runs that are killed: what is said, how soon, and what is still there."""
+import os
+import pathlib
+import shutil
+import signal
+import time
+
+from harness import MODEL, Test, finish, main, rank_pids, start
+
+END_LIMIT_S = 10
+TRAINING_S = 0.7
+
+
+def is_alive(pid):
+    """Does the process still work? A dead one that nobody has waited for does not."""
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+class Death(Test):
+    def earlier_run(self, plan):
+        self.train(plan, "--steps", "4", "--save", "c", "--save-interval", "2")
+
+    def check_what_is_left(self, plan):
+        runs = self.runs()
+        self.assertEqual(runs[0][1:], ("done", 4))
+        self.assertEqual(runs[1][1], "running")
+        self.assertGreater(runs[1][2], 0)
+        leftovers = [name for name in self.checkpoints("c") if not name.startswith("step-")]
+        newest = int(max(name for name in self.checkpoints("c") if name.startswith("step-"))[5:])
+        self.assertGreater(newest, 4)
+        self.done("report", "--store", "t.db", "--run", "1")
+        self.train(plan, "--steps", newest + 2, "--load", "c", "--save", "c", "--log", "more.jsonl",
+                   "--eval-windows", "2")
+        self.assertEqual(max(self.losses("more.jsonl")), newest + 2)
+        self.assertEqual(self.runs()[2][1], "done")
+        self.assertFalse(set(leftovers) & set(self.checkpoints("c")), "leftovers are still there")
+
+    def check_killed_rank(self, which):
+        self.earlier_run("two.json")
+        process = self.start_training("two.json", "--load", "c", "--save", "c", "--save-interval",
+                                      "200")
+        time.sleep(TRAINING_S)
+        os.kill(rank_pids(process)[which], signal.SIGKILL)
+        _, err, seconds = finish(process)
+        self.assertEqual(process.returncode, 1)
+        self.assertLess(seconds, END_LIMIT_S)
+        self.assertIn("a rank died of signal 9", err)
+        self.assertIn("--load", err)
+        # Open MPI may tell of reads from the dead rank's memory.
+        said = [line for line in err.splitlines() if "] Read -1, expected" not in line]
+        self.assertEqual(len(said), 1, err)
+        self.check_what_is_left("two.json")
+
+    def test_first_rank_killed(self):
+        self.check_killed_rank(0)
+
+    def test_second_rank_killed(self):
+        self.check_killed_rank(1)
+
+    def test_launcher_killed(self):
+        """kill -9 of the temper that started the ranks: they end, and in order."""
+        process = self.start_training("two.json", "--save", "c")
+        ranks = rank_pids(process)
+        self.assertEqual(len(ranks), 2)
+        process.kill()
+        end_s = time.monotonic() + END_LIMIT_S
+        while any(map(is_alive, ranks)) and time.monotonic() < end_s:
+            time.sleep(0.05)
+        self.assertFalse([pid for pid in ranks if is_alive(pid)])
+        self.runs()
+
+    def test_one_rank_killed(self):
+        self.earlier_run("one.json")
+        process = self.start_training("one.json", "--load", "c", "--save", "c", "--save-interval",
+                                      "200")
+        time.sleep(TRAINING_S)
+        process.kill()
+        finish(process)
+        self.check_what_is_left("one.json")
+
+    def test_killed_at_any_moment(self):
+        """The store and the newest checkpoint are whole whenever the end comes."""
+        self.earlier_run("one.json")
+        for delay_ms in (0, 7, 31, 83, 150):
+            process = self.start_training("one.json", "--load", "c", "--save", "c",
+                                          "--save-interval", "1")
+            time.sleep(delay_ms / 1000)
+            process.kill()
+            finish(process)
+            self.runs()
+            self.assertTrue(self.done("sample", "--load", "c", "--tokens", "1").stdout)
+
+    def test_profile_killed(self):
+        before = len(self.done("plan", *self.plan_options()).stdout)
+        process = start("profile", *MODEL, "--store", "t.db", "--budget", "20", "--ranks", "1",
+                        folder=self.folder)
+        time.sleep(0.5)
+        process.kill()
+        finish(process)
+        self.runs()
+        self.assertEqual(len(self.done("plan", *self.plan_options()).stdout), before)
+
+    @staticmethod
+    def plan_options():
+        return (*MODEL, "--store", "t.db", "--global-batch", "4", "--pin",
+                "dp=1,micro-batch=1,recompute=none,precision=fp32")
+
+    def test_no_mpirun(self):
+        """Without Open MPI's launcher a plan for one rank still runs; one for two says why not."""
+        empty = self.folder / "bin"
+        empty.mkdir()
+        program = [shutil.which("env"), f"PATH={empty}", os.environ["TEMPER"]]
+        self.refused(1, ["mpirun", "install"], "run", "two.json", "--data", "text.txt", "--store",
+                     "t.db", "--steps", "2", program=program)
+        self.done("run", "one.json", "--data", "text.txt", "--store", "t.db", "--steps", "2",
+                  program=program)
+
+
+if __name__ == "__main__":
+    main()

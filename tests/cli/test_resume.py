@@ -1,0 +1,95 @@
+"""A resumed run equals the uninterrupted one bit for bit; what a checkpoint is good for."""
+import json
+import shutil
+
+from harness import MODEL, Test, main, tensors
+
+FILES = ("model.safetensors", "optimizer.safetensors")
+
+
+class Resume(Test):
+    def assert_same_checkpoint(self, one, other):
+        for name in FILES:
+            self.assertEqual(tensors(self.folder / one / name), tensors(self.folder / other / name))
+
+    def check_resume(self, plan):
+        fast = ("--eval-windows", "4", "--steps", "12")
+        self.train(plan, *fast, "--save", "whole", "--save-interval", "5", "--keep", "9", "--log",
+                   "whole.jsonl")
+        self.assertEqual(self.checkpoints("whole"),
+                         ["step-00000005", "step-00000010", "step-00000012"])
+        shutil.copytree(self.folder / "whole" / "step-00000005",
+                        self.folder / "part" / "step-00000005")
+        self.train(plan, *fast, "--load", "part", "--save", "part", "--log", "part.jsonl")
+        self.assert_same_checkpoint("whole/step-00000012", "part/step-00000012")
+        whole, part = self.losses("whole.jsonl"), self.losses("part.jsonl")
+        self.assertEqual(part, {step: whole[step] for step in range(6, 13)})
+
+    def test_one_rank(self):
+        self.check_resume("one.json")
+
+    def test_two_ranks(self):
+        self.check_resume("two.json")
+
+    def test_under_another_plan(self):
+        fast = ("--eval-windows", "4", "--steps", "8")
+        self.train("one.json", *fast, "--save", "c", "--save-interval", "4", "--log", "one.jsonl")
+        self.train("two.json", *fast, "--load", "c/step-00000004", "--log", "two.jsonl")
+        whole, part = self.losses("one.jsonl"), self.losses("two.jsonl")
+        self.assertEqual(list(part), [5, 6, 7, 8])
+        for step, loss in part.items():
+            self.assertAlmostEqual(loss, whole[step], delta=1e-4)
+
+    def test_repeated_run_is_the_same(self):
+        for folder in ("a", "b"):
+            self.train("two.json", "--steps", "6", "--eval-windows", "4", "--save", folder)
+        self.assert_same_checkpoint("a/step-00000006", "b/step-00000006")
+
+    def test_seed_matters(self):
+        for seed in ("1", "2"):
+            self.train("one.json", "--steps", "2", "--eval-windows", "4", "--seed", seed, "--log",
+                       f"{seed}.jsonl")
+        self.assertNotEqual(self.losses("1.jsonl"), self.losses("2.jsonl"))
+
+    def test_nothing_left_to_do(self):
+        self.train("one.json", "--steps", "3", "--save", "c")
+        result = self.temper("run", "one.json", "--data", "text.txt", "--store", "t.db", "--steps",
+                             "3", "--load", "c")
+        self.assertIn("3", result.stdout + result.stderr)
+        self.assertNotIn("nan", (result.stdout + result.stderr).lower())
+        self.assertEqual(self.checkpoints("c"), ["step-00000003"])
+
+    def test_keep(self):
+        self.train("one.json", "--steps", "6", "--save", "c", "--save-interval", "1", "--keep", "2")
+        self.assertEqual(self.checkpoints("c"), ["step-00000005", "step-00000006"])
+
+    def test_initial_weights(self):
+        self.train("one.json", "--steps", "3", "--save", "c", "--log", "a.jsonl")
+        self.train("one.json", "--steps", "1", "--init-from", "c/step-00000003", "--log", "b.jsonl")
+        self.assertLess(self.losses("b.jsonl")[1], self.losses("a.jsonl")[1])
+
+    def test_sample(self):
+        self.train("one.json", "--steps", "3", "--save", "c")
+        text = ["sample", "--load", "c", "--tokens", "20", "--prompt", "clerk"]
+        first = self.json(*text, "--seed", "7")
+        self.assertEqual(len(first["tokens"]), 20)
+        self.assertEqual(first, self.json(*text, "--seed", "7"))
+        self.assertNotEqual(first["tokens"], self.json(*text, "--seed", "8")["tokens"])
+        self.assertTrue(self.done(*text).stdout.startswith("clerk"))
+        cold = [self.json(*text, "--temperature", "0", "--seed", seed) for seed in ("1", "2")]
+        self.assertEqual(cold[0]["tokens"], cold[1]["tokens"])
+
+    def test_llama_goes_the_same_way(self):
+        model = ["--model", "tinyllama-1.1b", *MODEL[2:], "--kv-heads", "1", "--ffn", "48"]
+        self.done("profile", *model, "--store", "l.db", "--budget", "0.3", "--micro-batches", "1",
+                  "--precision", "fp32", "--threads", "1", "--ranks", "1", "--relative-error", "1")
+        self.done("plan", *model, "--store", "l.db", "--global-batch", "2", "-o", "l.json")
+        told = json.loads(self.train("l.json", "--steps", "20", "--json", "--log", "l.jsonl",
+                                     store="l.db").stdout)
+        self.assertEqual(told["steps"], 20)
+        losses = self.losses("l.jsonl")
+        self.assertLess(losses[20], losses[1])
+
+
+if __name__ == "__main__":
+    main()
