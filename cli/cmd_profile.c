@@ -14,8 +14,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { RANK_COUNTS_MAX = 16 };
+enum { RANK_COUNTS_MAX = 16, ROWS_AT_FIRST = 1024 };
+
+#define LEAST_BUDGET_S 0.1
+
+/* How long a failed rank waits for rank 0 to fail as well and speak. */
+#define ABORT_GRACE_S 2
 
 struct profile_options {
     struct model_arguments model;
@@ -65,7 +71,7 @@ static const struct option_spec effort_rows[] = {
      .offset = offsetof(struct profile_options, budget_s),
      .metavar = "SECONDS",
      .doc = "time for everything (by the model's size: 15 s for small models, up to 98 s)",
-     .minimum = 0.1,
+     .minimum = LEAST_BUDGET_S,
      .maximum = 1e6},
     {.name = "relative-error",
      .type = OPTION_REAL,
@@ -190,20 +196,30 @@ static enum status fill_request(const struct profile_options *options, const str
 
 /* ---- one group of ranks ---- */
 
+/* What was measured so far. It goes into the store at the end, in one transaction: measuring takes
+ * minutes, for which a run that writes into the same store must not be locked out. */
 struct row_sink {
-    struct store *store;
-    int64_t session_id;
+    struct measurement *rows; /* owned */
+    size_t count, capacity;
 };
 
 static enum status add_row(void *user, const struct measurement *row, struct error *err)
 {
-    const struct row_sink *sink = user;
-    return store_measurement_add(sink->store, sink->session_id, row, err);
+    struct row_sink *sink = user;
+    if (sink->count == sink->capacity) {
+        size_t capacity = sink->capacity > 0 ? 2 * sink->capacity : ROWS_AT_FIRST;
+        struct measurement *grown = realloc(sink->rows, capacity * sizeof *grown);
+        if (grown == NULL)
+            return error_memory(err, capacity * sizeof *grown, "measurements");
+        sink->rows = grown;
+        sink->capacity = capacity;
+    }
+    sink->rows[sink->count++] = *row;
+    return STATUS_OK;
 }
 
-static enum status begin_session(struct store *store, const struct model *model, struct comm *comm,
-                                 struct device *device, struct profile_session *session,
-                                 struct error *err)
+static void describe_session(struct profile_session *session, const struct model *model,
+                             struct comm *comm, struct device *device)
 {
     memset(session, 0, sizeof *session);
     host_query(&session->host);
@@ -214,7 +230,39 @@ static enum status begin_session(struct store *store, const struct model *model,
     snprintf(session->options, sizeof session->options, "ranks %d, threads %d", comm_size(comm),
              device_threads(device));
     session->started_unix_ms = clock_unix_ms();
-    return store_profile_begin(store, session, err);
+}
+
+static enum status write_rows(struct store *store, struct profile_session *session,
+                              const struct row_sink *sink, struct error *err)
+{
+    TRY(store_profile_begin(store, session, err));
+    for (size_t i = 0; i < sink->count; i++)
+        TRY(store_measurement_add(store, session->id, &sink->rows[i], err));
+    return STATUS_OK;
+}
+
+static enum status write_session(struct store *store, struct profile_session *session,
+                                 const struct row_sink *sink, struct error *err)
+{
+    TRY(store_begin(store, err));
+    enum status status = write_rows(store, session, sink, err);
+    if (status == STATUS_OK)
+        return store_commit(store, err);
+    store_rollback(store);
+    return status;
+}
+
+/* One rank's failure amid the measurements leaves the others waiting in a collective: end them all.
+ */
+static void abort_others(struct comm *comm, const struct error *err)
+{
+    if (comm_size(comm) == 1)
+        return;
+    if (comm_rank(comm) != 0)
+        sleep(ABORT_GRACE_S);
+    console_progress_end();
+    fprintf(stderr, "temper profile: rank %d: %s\n", comm_rank(comm), err->message);
+    comm_abort(comm, 1);
 }
 
 static enum status measure_into_store(const struct profile_options *options,
@@ -225,27 +273,23 @@ static enum status measure_into_store(const struct profile_options *options,
     struct profile_session session;
     struct row_sink rows = {0};
     struct measurement_sink sink = {.user = &rows, .add = add_row};
-    bool writes = comm_rank(comm) == 0;
     enum status status = STATUS_OK;
-    if (writes) {
+    /* Opened before anything is measured, so that a store that cannot be written costs no time. */
+    if (comm_rank(comm) == 0)
         status = store_open(&store, options->store, STORE_CREATE, err);
-        if (status == STATUS_OK)
-            status = store_begin(store, err);
-        if (status == STATUS_OK)
-            status = begin_session(store, request->model, comm, device, &session, err);
-        rows = (struct row_sink){store, session.id};
-    }
     status = agree(comm, status, err);
-    if (status == STATUS_OK)
+    describe_session(&session, request->model, comm, device);
+    if (status == STATUS_OK) {
         status = profile_placement(request, comm, device, &sink, err);
-    if (writes && store != NULL) {
-        if (status == STATUS_OK)
-            status = store_commit(store, err);
-        else
-            store_rollback(store);
-        store_close(store);
+        if (status != STATUS_OK)
+            abort_others(comm, err);
+        else if (store != NULL)
+            status = write_session(store, &session, &rows, err);
+        status = agree(comm, status, err);
     }
-    return agree(comm, status, err);
+    store_close(store);
+    free(rows.rows);
+    return status;
 }
 
 static enum status measure_group(const struct profile_options *options, const struct model *model,
@@ -342,8 +386,9 @@ static enum status measure_all(const struct profile_options *options, const stru
         int64_t threads = options->threads > 0          ? options->threads
                           : host.cores > rank_counts[i] ? host.cores / rank_counts[i]
                                                         : 1;
-        double share_s =
-            group_share(rank_counts + i, groups_count - i) * (budget_s - (clock_s() - start_s));
+        double left_s = budget_s - (clock_s() - start_s);
+        double share_s = group_share(rank_counts + i, groups_count - i) * left_s;
+        share_s = share_s > LEAST_BUDGET_S ? share_s : LEAST_BUDGET_S;
         if (rank_counts[i] == 1)
             TRY(measure_group(options, model, share_s, threads, err));
         else

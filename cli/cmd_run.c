@@ -34,7 +34,7 @@ static const struct option_spec optimizer_rows[] = {
             "steps of linear warm-up; -1 is a tenth of --steps, at most 100"),
     RUN_ROW("beta1", beta1, OPTION_REAL, "X", "0.9", 0, 1, "AdamW's decay of the first moment"),
     RUN_ROW("beta2", beta2, OPTION_REAL, "X", "0.95", 0, 1, "AdamW's decay of the second moment"),
-    RUN_ROW("eps", epsilon, OPTION_REAL, "X", "1e-8", 0, 1, "AdamW's epsilon"),
+    RUN_ROW("eps", epsilon, OPTION_REAL, "X", "1e-8", 1e-30, 1, "AdamW's epsilon"),
     RUN_ROW("weight-decay", weight_decay, OPTION_REAL, "X", "0.1", 0, 1e3,
             "decoupled weight decay of matrices"),
     RUN_ROW("clip", clip_norm, OPTION_REAL, "NORM", "1", 0, 1e9,

@@ -9,7 +9,7 @@ static const double PEAK_MEASURE_S = 0.15;
 
 struct run_power {
     double matmul_flops;
-    double watts; /* modelled, of the host while training; below zero: not known */
+    double watts; /* of the hosts while this placement works; below zero: not known */
     struct energy_meter *meter;
     bool metered;
     double joules; /* the counter, when last read */
@@ -46,15 +46,11 @@ static void read_profile(struct run_power *power, const struct plan *plan, struc
         return;
     const struct measurement *peak =
         find_row(&list, METRIC_MATMUL_FLOPS, main_precision(plan), plan);
-    const struct measurement *idle = find_row(&list, METRIC_IDLE_W, PRECISION_FP32, plan);
     const struct measurement *active = find_row(&list, METRIC_ACTIVE_W, PRECISION_FP32, plan);
     if (peak != NULL)
         power->matmul_flops = peak->mean * plan->ranks;
-    if (idle != NULL && active != NULL) {
-        double utilisation = (double)(plan->ranks * plan->threads) / host.cores;
-        power->watts =
-            idle->mean + (active->mean - idle->mean) * (utilisation < 1 ? utilisation : 1);
-    }
+    if (active != NULL)
+        power->watts = active->mean;
     measurement_list_free(&list);
 }
 
@@ -125,10 +121,10 @@ struct quantity run_power_step_energy(struct run_power *power, double seconds)
     struct error ignored = {0};
     double joules = 0;
     if (power->metered && energy_read_joules(power->meter, &joules, &ignored) == STATUS_OK) {
-        double spent = joules - power->joules;
-        power->joules = joules;
-        return (struct quantity){.value = spent, .provenance = PROVENANCE_MEASURED};
+        return (struct quantity){.value = joules - power->joules,
+                                 .provenance = PROVENANCE_MEASURED};
     }
+    power->metered = false; /* a counter that fails once is not relied on again */
     if (power->watts >= 0)
         return (struct quantity){.value = power->watts * seconds,
                                  .provenance = PROVENANCE_MODELLED};

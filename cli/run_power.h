@@ -18,9 +18,9 @@ void run_power_close(struct run_power *power); /* NULL allowed */
 /* Of all ranks together, in the precision that most of the plan's FLOPs are computed in. */
 double run_power_matmul_flops(const struct run_power *power);
 
-/* Energy from here on is the run's. */
+/* A step begins: its energy counts from here. */
 void run_power_start(struct run_power *power);
-/* Since the last call: measured by counter, or modelled from watts and `seconds`, or absent. */
+/* Since run_power_start: measured by counter, or modelled from watts and `seconds`, or absent. */
 struct quantity run_power_step_energy(struct run_power *power, double seconds);
 
 #endif

@@ -152,7 +152,6 @@ static enum status begin_first(struct run_records *records, int64_t process_byte
     info->energy_j = quantity_absent();
     TRY(store_run_begin(records->store, info, err));
     print_start(records);
-    run_power_start(records->power);
     records->flushed_s = clock_s();
     return STATUS_OK;
 }
@@ -177,6 +176,17 @@ static enum status flush_steps(struct run_records *records, struct error *err)
     TRY(store_run_steps_add(records->store, records->info.id, records->pending,
                             records->pending_count, err));
     records->pending_count = 0;
+    records->flushed_s = clock_s();
+    return STATUS_OK;
+}
+
+/* A store that cannot be written now, while another command writes say, gets the rows next time:
+ * only when there is no more room for them does the run fail. */
+static enum status flush_or_keep(struct run_records *records, struct error *err)
+{
+    enum status status = flush_steps(records, err);
+    if (status != STATUS_IO || records->pending_count == PENDING_STEPS)
+        return status;
     records->flushed_s = clock_s();
     return STATUS_OK;
 }
@@ -258,6 +268,11 @@ static enum status remember_seconds(struct run_records *records, double seconds,
     return STATUS_OK;
 }
 
+void run_records_step_begin(struct run_records *records)
+{
+    run_power_start(records->power);
+}
+
 enum status run_records_step(struct run_records *records, const struct step_result *result,
                              int64_t resident_bytes, struct error *err)
 {
@@ -290,7 +305,7 @@ enum status run_records_step(struct run_records *records, const struct step_resu
         print_step(records, &step);
     if (records->pending_count == PENDING_STEPS ||
         clock_s() - records->flushed_s > FLUSH_INTERVAL_S)
-        return flush_steps(records, err);
+        return flush_or_keep(records, err);
     return STATUS_OK;
 }
 

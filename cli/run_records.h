@@ -17,6 +17,8 @@ void run_records_close(struct run_records *records); /* NULL allowed */
 /* The layout is known, weights are loaded and the first step is next: an older log is replaced only
  * now. `layout_bytes` of this rank. Collective. */
 enum status run_records_begin(struct run_records *records, int64_t layout_bytes, struct error *err);
+/* The next step begins: its energy counts from here. */
+void run_records_step_begin(struct run_records *records);
 /* One step is over; `resident_bytes` of the fullest rank. */
 enum status run_records_step(struct run_records *records, const struct step_result *step,
                              int64_t resident_bytes, struct error *err);

@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "cli/cmd_run.h"
 #include "cli/run_records.h"
+#include "executor/agree.h"
 #include "traces/compare.h"
 #include "traces/recorder.h"
 
@@ -18,6 +19,7 @@ struct training {
     struct run_records *records;
     int64_t resident_bytes; /* of the fullest rank, when last looked at */
     bool interrupted;
+    bool failed_together; /* all ranks know of the failure and go on to the end */
 };
 
 static struct trainer_setup setup_of(const struct run_context *run, struct dataset *dataset)
@@ -106,11 +108,13 @@ static enum status one_step(struct training *training, struct error *err)
 {
     const struct run_options *options = training->run->options;
     struct step_result result = {0};
+    run_records_step_begin(training->records);
     enum status status = trainer_step(training->trainer, &result, err);
     int64_t done = trainer_step_count(training->trainer);
     bool is_last = done == options->steps;
-    if (status != STATUS_OK && status != STATUS_FAILED)
+    if (!result.complete)
         return status;
+    training->failed_together = status != STATUS_OK;
     if (training->recorder != NULL)
         recorder_step_end(training->recorder, result.step, result.seconds);
     struct error record_err = {0};
@@ -146,7 +150,7 @@ static enum status all_steps(struct training *training, struct error *err)
 static void abort_if_alone(const struct training *training, enum status status,
                            const struct error *err)
 {
-    if (status == STATUS_OK || status == STATUS_FAILED || comm_size(training->run->comm) == 1)
+    if (status == STATUS_OK || training->failed_together || comm_size(training->run->comm) == 1)
         return;
     if (training->run->is_first)
         run_records_abandon(training->records, trainer_skipped_count(training->trainer));
@@ -169,7 +173,7 @@ static enum status work(struct training *training, struct dataset *dataset, stru
                          "the steps of the whole training",
                          (long long)run->options->steps, run->options->load,
                          (long long)trainer_step_count(training->trainer));
-    TRY(start_recorder(training, err));
+    TRY(agree(run->comm, start_recorder(training, err), err));
     TRY(run_records_begin(training->records, (int64_t)trainer_layout_bytes(training->trainer),
                           err));
     enum status status = all_steps(training, err);

@@ -261,6 +261,7 @@ enum status trainer_step(struct trainer *trainer, struct step_result *out, struc
     trainer->state.step++;
     trainer->state.next_sample += setup->plan->global_batch;
     result.seconds = clock_s() - start_s;
+    result.complete = true;
     *out = result;
     return status;
 }

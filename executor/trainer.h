@@ -37,6 +37,7 @@ struct step_result {
     double seconds;
     int64_t tokens; /* of all ranks */
     bool skipped;   /* the gradient was not finite: weights and moments are as before */
+    bool complete;  /* all ranks came to the step's end and return the same status */
 };
 
 /* Lays out all memory and initialises the weights from the seed. */

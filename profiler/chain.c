@@ -105,6 +105,8 @@ enum status chain_open(struct chain *out, struct session *session, bool with_bf1
 {
     *out = (struct chain){.session = session, .model = *session->request->model};
     out->model.blocks = choose_blocks(&out->model, with_bf16, limit_bytes);
+    /* Hosts may have unlike caches, but all ranks work on the same chain. */
+    TRY(comm_broadcast(session->comm, &out->model.blocks, sizeof(out->model.blocks), 0, err));
     out->layer_count = model_layer_count(&out->model);
     enum status status = make_host_parts(out, err);
     if (status == STATUS_OK)

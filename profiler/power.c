@@ -109,7 +109,13 @@ enum status power_measure_host(struct session *session, double seconds, struct e
         TRY(count_watts(session, false, seconds, &idle_watts, err));
         TRY(count_watts(session, true, seconds, &active_watts, err));
         provenance = PROVENANCE_MEASURED;
+    } else if (is_given(given)) {
+        active_watts = modelled_watts(session);
     }
-    TRY(emit_watts(session, METRIC_IDLE_W, idle_watts, provenance, err));
-    return emit_watts(session, METRIC_ACTIVE_W, active_watts, provenance, err);
+    /* One host is read or described; the others are taken to be like it. */
+    double hosts = ceil((double)comm_size(session->comm) / comm_local_size(session->comm));
+    if (hosts > 1 && counted)
+        provenance = PROVENANCE_MODELLED;
+    TRY(emit_watts(session, METRIC_IDLE_W, hosts * idle_watts, provenance, err));
+    return emit_watts(session, METRIC_ACTIVE_W, hosts * active_watts, provenance, err);
 }

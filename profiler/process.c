@@ -2,8 +2,8 @@
 #include "base/host.h"
 #include <stdlib.h>
 
-/* MPI's pools of buffers grow over the first reductions; the libraries' buffers grow with the products'
- * sizes, but little beyond this many tokens. */
+/* MPI's pools of buffers grow over the first reductions; the libraries' buffers grow with the
+ * products' sizes, but little beyond this many tokens. */
 enum { REDUCTION_ROUNDS = 3, USUAL_TOKENS = 256 };
 
 static enum status reduce_gradients(struct chain *chain, struct comm_request **requests,

@@ -77,8 +77,9 @@ static enum status choose_precisions(struct session *session, bool wanted[PRECIS
                      device_libraries(session->device));
 }
 
-/* Rates and process memory, one precision after the other: see process_measure. Large matrix products
- * grow the libraries' buffers beyond what layers need, so they come second. matmul_flops receives this rank's rates, 0 for a precision that is not measured. */
+/* Rates and process memory, one precision after the other: see process_measure. Large matrix
+ * products grow the libraries' buffers beyond what layers need, so they come second. matmul_flops
+ * receives this rank's rates, 0 for a precision that is not measured. */
 static enum status measure_precisions(struct chain *chain, const bool wanted[PRECISION_COUNT],
                                       double matmul_flops[PRECISION_COUNT], struct error *err)
 {
@@ -129,6 +130,10 @@ static enum status measure_layers(struct chain *chain, const double matmul_flops
     bool is_alone = comm_size(session->comm) == 1;
     double seconds = (is_alone ? LAYERS_SHARE_ALONE : LAYERS_SHARE) * left_s(session);
     TRY(sweep_plan(&sweep, chain, matmul_flops, seconds, err));
+    /* Rates and clocks differ from rank to rank: rank 0's choice of sizes holds. */
+    uint64_t size_count = sweep.size_count;
+    TRY(comm_broadcast(session->comm, &size_count, sizeof(size_count), 0, err));
+    sweep.size_count = (size_t)size_count;
     session->total += 2 * sweep_pieces(&sweep) + PRECISION_COUNT + STEP_PIECES;
     TRY(layers_open(&layers, chain, &sweep, session_elapsed_s(session) + seconds, err));
     enum status status = measure_sizes(layers, session, &sweep, err);

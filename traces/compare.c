@@ -172,6 +172,7 @@ struct time_table {
     bool *ranks;                    /* [plan.ranks]: has recorded times */
     size_t rank_count;
     struct rank_spread spread[PHASE_COUNT];
+    bool spread_seen[PHASE_COUNT];
 };
 
 static void time_table_free(struct time_table *table)
@@ -199,7 +200,8 @@ static enum status time_table_add(struct time_table *table, const struct run_rec
     table->cells[row][time->phase].deviation_s += time->deviation_s;
     struct rank_spread *spread = &table->spread[time->phase];
     if (is_whole) {
-        bool is_first = spread->maximum_s == 0 && spread->minimum_s == 0;
+        bool is_first = !table->spread_seen[time->phase];
+        table->spread_seen[time->phase] = true;
         spread->minimum_s = is_first ? time->mean_s : fmin(spread->minimum_s, time->mean_s);
         spread->maximum_s = fmax(spread->maximum_s, time->mean_s);
     } else {

@@ -59,8 +59,8 @@ enum metric {
     METRIC_STEP_OVERHEAD_S, /* time of a step outside layers, communication and optimizer */
     METRIC_MATMUL_FLOPS,    /* measured matrix-product rate of one rank, FLOP/s */
     METRIC_COPY_BYTES_S,    /* measured memory copy rate of one rank, bytes/s (read + written) */
-    METRIC_IDLE_W,          /* host power, watts */
-    METRIC_ACTIVE_W,
+    METRIC_IDLE_W,          /* power of the placement's hosts at rest, watts */
+    METRIC_ACTIVE_W,        /* while this placement's ranks and threads work */
     METRIC_COUNT
 };
 const char *metric_name(enum metric metric); /* "forward", "forward_energy", "link", ... */

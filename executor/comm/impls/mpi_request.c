@@ -60,8 +60,10 @@ static void fill_window(struct mpi_comm *mpi)
 static void retire(struct mpi_comm *mpi, int code, int ended_count, const int *ended,
                    const MPI_Status *states)
 {
-    if (ended_count == MPI_UNDEFINED)
+    if (ended_count == MPI_UNDEFINED) {
+        note_failure(mpi, code);
         return;
+    }
     for (int i = 0; i < ended_count; i++) {
         mpi->owners[ended[i]]->under_way--;
         if (code == MPI_ERR_IN_STATUS)
@@ -98,7 +100,7 @@ enum status mpi_start(struct comm *comm, float *data, size_t count, struct comm_
 void mpi_poll(struct comm *comm)
 {
     struct mpi_comm *mpi = (struct mpi_comm *)comm;
-    int ended_count, ended[MPI_WINDOW_PIECES];
+    int ended_count = MPI_UNDEFINED, ended[MPI_WINDOW_PIECES];
     MPI_Status states[MPI_WINDOW_PIECES];
     if (mpi->oldest == NULL)
         return;
@@ -123,7 +125,7 @@ enum status mpi_wait(struct comm *comm, struct comm_request *base, struct error 
     struct mpi_comm *mpi = (struct mpi_comm *)comm;
     struct mpi_request *request = (struct mpi_request *)base;
     while (request->started < request->count || request->under_way > 0) {
-        int ended_count, ended[MPI_WINDOW_PIECES];
+        int ended_count = MPI_UNDEFINED, ended[MPI_WINDOW_PIECES];
         MPI_Status states[MPI_WINDOW_PIECES];
         int code = MPI_Waitsome(MPI_WINDOW_PIECES, mpi->pieces, &ended_count, ended, states);
         assert(ended_count != MPI_UNDEFINED || code != MPI_SUCCESS);
