@@ -1,6 +1,7 @@
 #include "profiler/step.h"
 #include "base/clock.h"
 #include "base/stats.h"
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -138,6 +139,7 @@ static enum status emit_overlap(struct step *step, struct error *err)
 static enum status emit_overhead(struct step *step, struct error *err)
 {
     struct samples *overhead = &step->overhead;
+    assert(overhead->count > 0);                                       /* REPEATS_MINIMUM */
     double median_s = stats_median(overhead->values, overhead->count); /* sorts */
     size_t quarter = overhead->count / 4;
     double between_s = overhead->values[overhead->count - 1 - quarter] - overhead->values[quarter];

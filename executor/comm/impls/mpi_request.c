@@ -141,6 +141,10 @@ enum status mpi_wait(struct comm *comm, struct comm_request *base, struct error 
 void mpi_requests_end(struct mpi_comm *mpi)
 {
     struct error ignored;
-    while (mpi->oldest)
-        (void)mpi_wait(&mpi->base, &mpi->oldest->base, &ignored);
+    struct mpi_request *request = mpi->oldest;
+    while (request) {
+        struct mpi_request *newer = request->newer;
+        (void)mpi_wait(&mpi->base, &request->base, &ignored);
+        request = newer;
+    }
 }
