@@ -97,13 +97,11 @@ static const struct option_spec energy_rows[] = {
      .type = OPTION_REAL,
      .offset = offsetof(struct profile_options, idle_watts),
      .metavar = "W",
-     .fallback = "-1",
      .doc = "power of this host at rest; energy is then `modelled` where no counter is readable"},
     {.name = "active-watts",
      .type = OPTION_REAL,
      .offset = offsetof(struct profile_options, active_watts),
      .metavar = "W",
-     .fallback = "-1",
      .doc = "power of this host with all cores busy"},
     JSON_OPTION_ROW(struct profile_options),
 };
@@ -484,7 +482,7 @@ static enum status tell(const struct profile_options *options, const struct mode
 
 static enum status run(int argc, char **argv, struct error *err)
 {
-    struct profile_options options = {0};
+    struct profile_options options = {.idle_watts = -1, .active_watts = -1};
     struct positionals positionals = {0};
     struct model model;
     TRY(options_parse(&spec, argc, argv, &options, &positionals, err));

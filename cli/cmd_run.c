@@ -62,8 +62,8 @@ static const struct option_spec report_rows[] = {
 static const struct option_spec checkpoint_rows[] = {
     RUN_ROW("save", save, OPTION_STRING, "FOLDER", NULL, 0, 0,
             "write checkpoints here, at the end and when interrupted"),
-    RUN_ROW("save-interval", save_interval, OPTION_INT, "N", "0", 0, 1e12,
-            "steps between checkpoints; 0 saves at the end only"),
+    RUN_ROW("save-interval", save_interval, OPTION_INT, "N", "-1", -1, 1e12,
+            "steps between checkpoints; 0 saves at the end only, -1 every tenth of --steps"),
     RUN_ROW("keep", keep, OPTION_INT, "N", "2", 1, 1e9, "checkpoints that stay in the folder"),
     RUN_ROW("load", load, OPTION_STRING, "PATH", NULL, 0, 0,
             "continue from a checkpoint, or the newest whole one of a folder"),
@@ -100,6 +100,8 @@ static void fill_defaults(struct run_options *options)
         options->min_learning_rate = options->learning_rate / 10;
     if (options->warmup_steps < 0)
         options->warmup_steps = options->steps / 10 < 100 ? options->steps / 10 : 100;
+    if (options->save_interval < 0)
+        options->save_interval = options->save == NULL ? 0 : (options->steps + 9) / 10;
     if (options->log_interval == 0)
         options->log_interval = options->steps > 50 ? options->steps / 50 : 1;
 }
@@ -215,9 +217,10 @@ static enum status run_plan(const struct run_options *options, const struct plan
         .command = "run",
         .argc = argc,
         .argv = argv,
-        .on_death = options->save != NULL
-                        ? "the newest checkpoint is whole: continue with --load and the same folder"
-                        : "nothing was saved: --save FOLDER --save-interval N keeps checkpoints",
+        .on_death =
+            options->save != NULL
+                ? "what was saved until then is whole: continue with --load and the same folder"
+                : "nothing was saved: --save FOLDER --save-interval N keeps checkpoints",
     };
     return launch_ranks(&request, err);
 }

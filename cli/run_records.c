@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/run_power.h"
 #include "executor/agree.h"
+#include "traces/compare.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -274,7 +275,7 @@ void run_records_step_begin(struct run_records *records)
 }
 
 enum status run_records_step(struct run_records *records, const struct step_result *result,
-                             int64_t resident_bytes, struct error *err)
+                             const struct rank_memory *memory, struct error *err)
 {
     if (!records->run.is_first)
         return STATUS_OK;
@@ -285,14 +286,14 @@ enum status run_records_step(struct run_records *records, const struct step_resu
         .learning_rate = result->learning_rate,
         .seconds = result->seconds,
         .tokens = result->tokens,
-        .resident_bytes = resident_bytes,
+        .resident_bytes = memory->resident_bytes,
         .skipped = result->skipped,
         .energy_j = run_power_step_energy(records->power, result->seconds),
     };
     struct run_info *info = &records->info;
     bool is_first_step = records->step_count == 0;
-    if (resident_bytes > info->peak_bytes)
-        info->peak_bytes = resident_bytes;
+    if (memory->peak_bytes > info->peak_bytes)
+        info->peak_bytes = memory->peak_bytes;
     info->energy_j = is_first_step ? step.energy_j : quantity_add(info->energy_j, step.energy_j);
     TRY(remember_seconds(records, step.seconds, err));
     records->last = step;
@@ -439,7 +440,8 @@ enum status run_records_tell(struct run_records *records, struct error *err)
     if (!records->run.is_first)
         return STATUS_OK;
     const struct run_info *info = &records->info;
-    double median_s = stats_median(records->step_seconds, records->step_count);
+    size_t warmup = records->step_count > COMPARE_WARMUP_STEPS ? COMPARE_WARMUP_STEPS : 0;
+    double median_s = stats_median(records->step_seconds + warmup, records->step_count - warmup);
     double tokens_s = median_s > 0 ? (double)records->last.tokens / median_s : 0;
     if (records->run.options->json)
         return tell_json(records, median_s, tokens_s, err);

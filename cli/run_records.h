@@ -19,9 +19,14 @@ void run_records_close(struct run_records *records); /* NULL allowed */
 enum status run_records_begin(struct run_records *records, int64_t layout_bytes, struct error *err);
 /* The next step begins: its energy counts from here. */
 void run_records_step_begin(struct run_records *records);
-/* One step is over; `resident_bytes` of the fullest rank. */
+/* Memory of the fullest rank. */
+struct rank_memory {
+    int64_t resident_bytes; /* now */
+    int64_t peak_bytes;     /* the most so far */
+};
+/* One step is over. */
 enum status run_records_step(struct run_records *records, const struct step_result *step,
-                             int64_t resident_bytes, struct error *err);
+                             const struct rank_memory *memory, struct error *err);
 enum status run_records_evaluation(struct run_records *records, int64_t steps, double loss,
                                    struct error *err);
 /* The run is over, well or not: events of all ranks go to the store. `recorder` may be NULL.

@@ -17,7 +17,7 @@ struct training {
     struct trainer *trainer;
     struct recorder *recorder; /* NULL: no trace */
     struct run_records *records;
-    int64_t resident_bytes; /* of the fullest rank, when last looked at */
+    struct rank_memory memory; /* of the fullest rank, when last looked at */
     bool interrupted;
     bool failed_together; /* all ranks know of the failure and go on to the end */
 };
@@ -82,12 +82,15 @@ static enum status load_weights(struct training *training, struct error *err)
 /* All ranks learn whether any was asked to stop, and how much memory the fullest one holds. */
 static enum status look_around(struct training *training, bool with_memory, struct error *err)
 {
-    int64_t facts[] = {interrupt_requested, training->resident_bytes};
-    if (with_memory)
+    struct rank_memory *memory = &training->memory;
+    int64_t facts[] = {interrupt_requested, memory->resident_bytes, memory->peak_bytes};
+    if (with_memory) {
         facts[1] = (int64_t)host_process_rss_bytes();
+        facts[2] = (int64_t)host_process_peak_rss_bytes();
+    }
     TRY(comm_all_reduce_max_i64(training->run->comm, facts, COUNT_OF(facts), err));
     training->interrupted = facts[0] != 0;
-    training->resident_bytes = facts[1];
+    *memory = (struct rank_memory){.resident_bytes = facts[1], .peak_bytes = facts[2]};
     return STATUS_OK;
 }
 
@@ -121,8 +124,7 @@ static enum status one_step(struct training *training, struct error *err)
     enum status recorded =
         look_around(training, is_due(result.step, options->log_interval), &record_err);
     if (recorded == STATUS_OK)
-        recorded =
-            run_records_step(training->records, &result, training->resident_bytes, &record_err);
+        recorded = run_records_step(training->records, &result, &training->memory, &record_err);
     if (status != STATUS_OK)
         return status;
     if (recorded != STATUS_OK) {
@@ -132,7 +134,10 @@ static enum status one_step(struct training *training, struct error *err)
     if (is_last || is_due(done, options->eval_interval))
         TRY(evaluate(training, err));
     bool stops = is_last || training->interrupted;
-    if (options->save != NULL && (stops || is_due(done, options->save_interval)))
+    bool is_due_to_save = stops || is_due(done, options->save_interval);
+    /* After a skipped step the weights may be what made the loss infinite: older checkpoints are
+     * worth more than one of these. */
+    if (options->save != NULL && is_due_to_save && !result.skipped)
         TRY(trainer_save_checkpoint(training->trainer, options->save, options->keep, err));
     return STATUS_OK;
 }

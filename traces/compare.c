@@ -1,6 +1,5 @@
 #include "traces/compare.h"
 #include "base/stats.h"
-#include "ir/footprint.h"
 #include <math.h>
 #include <stdlib.h>
 
@@ -116,7 +115,7 @@ static enum status compare_step(const struct run_record *record, struct run_comp
 {
     const struct plan *plan = &record->plan;
     size_t count = record->step_count;
-    out->steps = (int64_t)count;
+    out->steps = count > 0 ? record->steps[count - 1].step + 1 : 0;
     out->warmup_steps = count > COMPARE_WARMUP_STEPS ? (size_t)COMPARE_WARMUP_STEPS
                         : count > 0                  ? count - 1
                                                      : 0;
@@ -276,6 +275,31 @@ static void compare_phases(const struct run_record *record, const struct time_ta
     }
 }
 
+static bool is_forward_of(const struct event *event, int64_t layer)
+{
+    return event->stream == STREAM_COMPUTE && event->phase == PHASE_FORWARD &&
+           event->layer == layer;
+}
+
+/* By how much the bytes alive grew from the forward pass of the layer before to that of this one,
+ * in the first micro-batch that was recorded; absent without events. */
+static struct quantity kept_bytes(const struct run_record *record, size_t index)
+{
+    const struct event *end = record->events + record->event_count, *after = record->events;
+    while (after < end && !is_forward_of(after, (int64_t)index))
+        after++;
+    if (after == end)
+        return quantity_absent();
+    if (index == 0)
+        return measured((double)after->live_bytes, 0);
+    for (const struct event *before = record->events; before < end; before++) {
+        if (is_forward_of(before, (int64_t)index - 1) && before->step == after->step &&
+            before->rank == after->rank && before->micro_batch == after->micro_batch)
+            return measured((double)after->live_bytes - (double)before->live_bytes, 0);
+    }
+    return quantity_absent();
+}
+
 static void compare_layer(const struct run_record *record, const struct time_table *table,
                           struct quantity step_energy_j, size_t index, struct layer_comparison *out)
 {
@@ -307,9 +331,13 @@ static void compare_layer(const struct run_record *record, const struct time_tab
     double whole_s = whole_step_s(table, plan->layer_count);
     out->total_s = compare(predicted_s, measured_s);
     out->energy_j = compare(predicted_j, apportion(step_energy_j, measured_s, whole_s));
-    struct layer_precision_mode mode = {out->strategy.precision, out->strategy.recompute};
-    struct micro_batch_shape shape = plan_shape(plan);
-    out->saved_bytes = footprint_saved_bytes(&plan->model, out->layer.kind, mode, &shape);
+    struct quantity predicted_bytes = quantity_absent();
+    if (has_prediction(plan))
+        predicted_bytes = (struct quantity){
+            .value = (double)plan->prediction.layers[index].saved_bytes,
+            .provenance = PROVENANCE_MODELLED,
+        };
+    out->kept_bytes = compare(predicted_bytes, kept_bytes(record, index));
 }
 
 /* Everything that draws or sums a run indexes by these without looking again. */

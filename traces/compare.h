@@ -21,8 +21,9 @@ struct layer_comparison {
     struct layer_strategy strategy;
     struct comparison phase_s[PHASE_COUNT]; /* of a step, mean over ranks */
     struct comparison total_s;
-    struct comparison energy_j; /* of a step, all ranks; measured: apportioned by time */
-    uint64_t saved_bytes;       /* laid out exactly as predicted: the executor refuses to differ */
+    struct comparison energy_j;   /* of a step, all ranks; measured: apportioned by time */
+    struct comparison kept_bytes; /* from a micro-batch's forward to its backward; measured: by how
+                                     much the recorded live bytes grew */
 };
 
 /* Over ranks, of the mean time of one phase; both 0 when nothing was recorded. */

@@ -1,10 +1,9 @@
-#include "base/units.h"
 #include "traces/page_parts.h"
 
 static void append_row(const struct page *page, size_t index)
 {
     const struct layer_comparison *layer = &page->comparison->layers[index];
-    char label[FIGURE_TEXT_BYTES], bytes[UNIT_TEXT_BYTES];
+    char label[FIGURE_TEXT_BYTES];
     text_printf(page->out, "<tr><td>%s</td><td class=\"left\">%s \xc2\xb7 %s</td>",
                 figure_layer(layer->layer, label), precision_name(layer->strategy.precision),
                 recompute_name(layer->strategy.recompute));
@@ -12,7 +11,8 @@ static void append_row(const struct page *page, size_t index)
     page_comparison_cells(page, FIGURE_SECONDS, &layer->phase_s[PHASE_BACKWARD]);
     page_comparison_cells(page, FIGURE_SECONDS, &layer->total_s);
     page_comparison_cells(page, FIGURE_JOULES, &layer->energy_j);
-    text_printf(page->out, "<td>%s</td></tr>\n", format_bytes((double)layer->saved_bytes, bytes));
+    page_comparison_cells(page, FIGURE_BYTES, &layer->kept_bytes);
+    text_append(page->out, "</tr>\n");
 }
 
 void page_layers(const struct page *page)
@@ -29,8 +29,8 @@ void page_layers(const struct page *page)
                 "<th class=\"group\" colspan=\"3\">backward</th>"
                 "<th class=\"group\" colspan=\"3\">total time</th>"
                 "<th class=\"group\" colspan=\"3\">energy</th>"
-                "<th rowspan=\"2\">kept for<br/>backward</th></tr>\n<tr>");
-    for (int group = 0; group < 4; group++)
+                "<th class=\"group\" colspan=\"3\">kept for backward</th></tr>\n<tr>");
+    for (int group = 0; group < 5; group++)
         text_append(page->out, "<th>predicted</th><th>measured</th><th>error</th>");
     text_append(page->out, "</tr></thead><tbody>\n");
     for (size_t i = 0; i < page->comparison->layer_count; i++)

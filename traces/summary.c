@@ -55,7 +55,7 @@ static void write_layer(size_t index, const struct layer_comparison *layer, stru
     jout_int(out, "block", layer->layer.block);
     jout_string(out, "precision", precision_name(layer->strategy.precision));
     jout_string(out, "recompute", recompute_name(layer->strategy.recompute));
-    jout_int(out, "saved_bytes", (int64_t)layer->saved_bytes);
+    write_comparison("kept_bytes", &layer->kept_bytes, out);
     write_comparison("time_s", &layer->total_s, out);
     write_comparison("energy_j", &layer->energy_j, out);
     jout_begin_object(out, "phases");

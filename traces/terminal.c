@@ -123,6 +123,22 @@ static void append_layers(const struct run_comparison *comparison, struct text *
     text_append(out, "\n");
 }
 
+static void append_layer_memory(const struct run_comparison *comparison, struct text *out)
+{
+    char label[FIGURE_TEXT_BYTES];
+    text_printf(out, "%-14s %-5s %-9s %16s %16s %9s\n", "Layer", "prec.", "recompute",
+                "kept predicted", "kept measured", "error");
+    for (size_t i = 0; i < comparison->layer_count; i++) {
+        const struct layer_comparison *layer = &comparison->layers[i];
+        text_printf(out, "%-14s %-5s %-9s", figure_layer(layer->layer, label),
+                    precision_name(layer->strategy.precision),
+                    recompute_name(layer->strategy.recompute));
+        append_comparison(FIGURE_BYTES, &layer->kept_bytes, out);
+        text_append(out, "\n");
+    }
+    text_append(out, "\n");
+}
+
 static void append_legend(const struct run_comparison *comparison, struct text *out)
 {
     text_printf(out,
@@ -137,6 +153,7 @@ static void append_legend(const struct run_comparison *comparison, struct text *
                 "  layer        sum of its recorded phases in one step, mean over ranks\n"
                 "  memory       measured: as laid out; process = peak - layout;\n"
                 "               peak: highest resident memory of any rank\n"
+                "  kept         activations from a micro-batch's forward to its backward\n"
                 "  absent       not known, which is not 0\n",
                 comparison->warmup_steps, comparison->rank_count,
                 comparison->rank_count == 1 ? "" : "s");
@@ -155,6 +172,7 @@ enum status terminal_report(const struct run_record *record,
     append_phases(comparison, out);
     append_memory(comparison, out);
     append_layers(comparison, out);
+    append_layer_memory(comparison, out);
     append_legend(comparison, out);
     return text_check(out, err);
 }

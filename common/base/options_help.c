@@ -102,8 +102,11 @@ static size_t doc_column(const struct command_spec *command)
 static void append_doc(struct text *doc, const struct option_spec *spec)
 {
     text_append(doc, spec->doc);
-    if (spec->fallback && spec->type != OPTION_FLAG)
-        text_printf(doc, " (default: %s)", spec->fallback[0] != '\0' ? spec->fallback : "none");
+    if (!spec->fallback || spec->type == OPTION_FLAG)
+        return;
+    bool is_newline = strcmp(spec->fallback, "\n") == 0;
+    const char *shown = spec->fallback[0] != '\0' ? spec->fallback : "none";
+    text_printf(doc, " (default: %s)", is_newline ? "a new line" : shown);
 }
 
 static void append_option(struct text *out, const struct option_spec *spec, size_t column)

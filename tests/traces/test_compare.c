@@ -171,6 +171,37 @@ static void test_compare__other_layout_has_no_measured_terms(void **state)
     release(&made);
 }
 
+/* A layer that keeps 4096 bytes more than planned, in every recorded forward pass of its
+ * micro-batches. */
+static void test_compare__kept_bytes_come_from_the_events(void **state)
+{
+    (void)state;
+    enum { GREEDY = 2 };
+    struct made made;
+    fixture_make(&made.record, &fixture_full);
+    for (size_t i = 0; i < made.record.event_count; i++) {
+        struct event *event = &made.record.events[i];
+        if (event->stream == STREAM_COMPUTE && event->phase == PHASE_FORWARD &&
+            event->layer >= GREEDY)
+            event->live_bytes += 4096;
+    }
+    struct error err;
+    assert_int_equal(compare_run(&made.record, &made.comparison, &err), STATUS_OK);
+    for (size_t i = 0; i < made.comparison.layer_count; i++) {
+        const struct comparison *kept = &made.comparison.layers[i].kept_bytes;
+        double planned = (double)made.record.plan.prediction.layers[i].saved_bytes;
+        assert_near(kept->predicted.value, planned, 0);
+        assert_near(kept->measured.value, planned + (i == GREEDY ? 4096 : 0), 0);
+        assert_int_equal(kept->measured.provenance, PROVENANCE_MEASURED);
+    }
+    release(&made);
+
+    const struct fixture_options without_events = {.blocks = 1, .ranks = 1, .micro_batches = 1};
+    make(&made, &without_events);
+    assert_absent(made.comparison.layers[1].kept_bytes.measured);
+    release(&made);
+}
+
 static void test_compare__matmul_share(void **state)
 {
     (void)state;
@@ -300,6 +331,7 @@ int main(void)
         cmocka_unit_test(test_compare__layer_totals_compare_like_with_like),
         cmocka_unit_test(test_compare__memory_terms_sum_to_the_peak),
         cmocka_unit_test(test_compare__other_layout_has_no_measured_terms),
+        cmocka_unit_test(test_compare__kept_bytes_come_from_the_events),
         cmocka_unit_test(test_compare__matmul_share),
         cmocka_unit_test(test_compare__nothing_recorded_is_absent),
         cmocka_unit_test(test_compare__absent_energy_is_not_zero),
