@@ -7,8 +7,8 @@ Profiles the model, plans freely and with five sets of pins, runs every plan N t
 and prints step time and peak memory, predicted and measured, with the error (predicted / measured - 1).
 A shared machine changes its speed from minute to minute: the fastest of a plan's rounds counts, and the
 slowest stands beside it, so that one sees how much the machine itself moved. Memory is of the round with
-the largest error. The small model is the quick
-start's; --large takes GPT-2 124M at sequence 64. Targets: time within 10 %, memory within 5 %.
+the largest error. The small model is the quick start's; --large takes GPT-2 124M at sequence 64. Targets:
+time within 10 %, memory within 5 %.
 """
 
 import argparse

@@ -69,7 +69,8 @@ class Interrupt(Test):
 
     def test_json_of_an_interrupted_run(self):
         process = start("run", "two.json", "--data", "text.txt", "--store", "t.db", "--steps",
-                        FOREVER, "--log", "log.jsonl", "--json", folder=self.folder)
+                        FOREVER, "--log", "log.jsonl", "--eval-interval", "0", "--json",
+                        folder=self.folder)
         self.addCleanup(end_process, process)
         end_s = time.monotonic() + 30
         log = self.folder / "log.jsonl"
@@ -99,7 +100,7 @@ class LostReader(Test):
         self.assertEqual(process.returncode, 1)
         self.assertIn("standard output", err)
         self.assertEqual(self.runs()[-1][1:], ("done", 500))
-        self.assertEqual(self.checkpoints("c"), ["step-00000500"])
+        self.assertEqual(self.checkpoints("c")[-1], "step-00000500")
 
     def test_one_rank(self):
         self.check("one.json")
