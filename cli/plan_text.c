@@ -62,7 +62,7 @@ static void strategy_row(const struct plan *plan, size_t first, bool *listed, st
         listed[i] |= same;
         count += same;
     }
-    text_printf(out, "  %-10s %5zu   %-9s  %-9s  blocks", layer_kind_name(kind), count,
+    text_printf(out, "  %-10s %5zu   %-9s  %-9s ", layer_kind_name(kind), count,
                 precision_name(strategy->precision), recompute_name(strategy->recompute));
     for (size_t i = first; i < plan->layer_count; i++) {
         if (model_layer(&plan->model, i).kind != kind || !same_strategy(&plan->layers[i], strategy))
@@ -73,8 +73,8 @@ static void strategy_row(const struct plan *plan, size_t first, bool *listed, st
                same_strategy(&plan->layers[last + 2], strategy))
             last += 2;
         if (kind == LAYER_EMBEDDING || kind == LAYER_HEAD)
-            text_append(out, " -");
-        else if (last == i)
+            continue; /* there is one, in no block */
+        if (last == i)
             text_printf(out, " %lld", (long long)model_layer(&plan->model, i).block);
         else
             text_printf(out, " %lld-%lld", (long long)model_layer(&plan->model, i).block,
@@ -87,7 +87,7 @@ static void strategy_row(const struct plan *plan, size_t first, bool *listed, st
 static void strategies(const struct plan *plan, struct text *out)
 {
     bool *listed = calloc(plan->layer_count, sizeof *listed);
-    text_append(out, "\n  layers     count   precision  recompute\n");
+    text_append(out, "\n  layers     count   precision  recompute  blocks\n");
     if (listed == NULL) {
         out->failed = true;
         return;
