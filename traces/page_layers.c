@@ -1,5 +1,13 @@
 #include "traces/page_parts.h"
 
+/* Columns that would say "absent" in every row are left out: the cards above say it once. */
+static bool has_energy(const struct page *page)
+{
+    const struct comparison *energy_j = &page->comparison->energy_j;
+    return energy_j->predicted.provenance != PROVENANCE_ABSENT ||
+           energy_j->measured.provenance != PROVENANCE_ABSENT;
+}
+
 static void append_row(const struct page *page, size_t index)
 {
     const struct layer_comparison *layer = &page->comparison->layers[index];
@@ -10,7 +18,8 @@ static void append_row(const struct page *page, size_t index)
     page_comparison_cells(page, FIGURE_SECONDS, &layer->phase_s[PHASE_FORWARD]);
     page_comparison_cells(page, FIGURE_SECONDS, &layer->phase_s[PHASE_BACKWARD]);
     page_comparison_cells(page, FIGURE_SECONDS, &layer->total_s);
-    page_comparison_cells(page, FIGURE_JOULES, &layer->energy_j);
+    if (has_energy(page))
+        page_comparison_cells(page, FIGURE_JOULES, &layer->energy_j);
     page_comparison_cells(page, FIGURE_BYTES, &layer->kept_bytes);
     text_append(page->out, "</tr>\n");
 }
@@ -27,10 +36,11 @@ void page_layers(const struct page *page)
                 "\xc2\xb7<br/>recompute</th>"
                 "<th class=\"group\" colspan=\"3\">forward</th>"
                 "<th class=\"group\" colspan=\"3\">backward</th>"
-                "<th class=\"group\" colspan=\"3\">total time</th>"
-                "<th class=\"group\" colspan=\"3\">energy</th>"
-                "<th class=\"group\" colspan=\"3\">kept for backward</th></tr>\n<tr>");
-    for (int group = 0; group < 5; group++)
+                "<th class=\"group\" colspan=\"3\">total time</th>");
+    if (has_energy(page))
+        text_append(page->out, "<th class=\"group\" colspan=\"3\">energy</th>");
+    text_append(page->out, "<th class=\"group\" colspan=\"3\">kept for backward</th></tr>\n<tr>");
+    for (int group = has_energy(page) ? 0 : 1; group < 5; group++)
         text_append(page->out, "<th>predicted</th><th>measured</th><th>error</th>");
     text_append(page->out, "</tr></thead><tbody>\n");
     for (size_t i = 0; i < page->comparison->layer_count; i++)
