@@ -7,6 +7,7 @@
 #include "base/options.h"
 #include "base/reporter.h"
 #include "ir/model.h"
+#include "ir/quantity.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -80,6 +81,12 @@ struct reporter console_reporter(void);
 /* End the progress line, if one is shown. */
 void console_progress_end(void);
 void console_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Warn when this host has fewer cores than `ranks` x `threads`. */
+void warn_when_oversubscribed(int ranks, int threads);
+
+/* "energy_j" (null when absent) and "energy_provenance", as every command has them. */
+void write_energy(const struct quantity *energy_j, struct jout *out);
 
 /* Print a finished JSON document and a newline on stdout. Frees `out`. */
 enum status console_json(struct jout *out, struct error *err);

@@ -174,11 +174,7 @@ static enum status write_json(const struct plan *plan, const struct search_stati
     jout_real(out, "gap", plan->objective.gap);
     jout_real(out, "time_s", prediction->time_s.value);
     jout_real(out, "memory_bytes", prediction->memory_bytes.value);
-    if (prediction->energy_j.provenance == PROVENANCE_ABSENT)
-        jout_null(out, "energy_j");
-    else
-        jout_real(out, "energy_j", prediction->energy_j.value);
-    jout_string(out, "energy_provenance", provenance_name(prediction->energy_j.provenance));
+    write_energy(&prediction->energy_j, out);
     jout_begin_object(out, "search");
     jout_int(out, "candidates", (int64_t)statistics->candidates);
     jout_int(out, "bounded_away", (int64_t)statistics->bounded_away);

@@ -1,12 +1,12 @@
 #include "cli/cmd_run.h"
 
-#include "base/host.h"
 #include "cli/cli.h"
 #include "cli/launch.h"
 #include "executor/agree.h"
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define RUN_ROW(option, field, kind, meta, initial, low, high, text)                               \
@@ -148,16 +148,6 @@ static enum status check_device(const struct plan *plan, const struct run_option
     return STATUS_OK;
 }
 
-static void warn_when_oversubscribed(const struct plan *plan, int local_ranks)
-{
-    struct host_info host;
-    host_query(&host);
-    if (local_ranks * plan->threads > host.cores)
-        console_warning("%d ranks x %d threads on %d cores: ranks will wait for each other, and "
-                        "times will not be those of the plan",
-                        local_ranks, plan->threads, host.cores);
-}
-
 /* With the device and the data at hand; the same outcome at every rank. */
 static enum status train(struct run_context *run, struct error *err)
 {
@@ -192,8 +182,9 @@ static enum status work_as_rank(const struct run_options *options, const struct 
     struct run_context run = {
         .options = options, .plan = plan, .comm = comm, .is_first = comm_rank(comm) == 0};
     enum status status = agree(comm, check_ranks(plan, options, comm_size(comm), err), err);
-    if (status == STATUS_OK && run.is_first && comm_launched_ranks() > 0)
-        warn_when_oversubscribed(plan, comm_local_size(comm));
+    if (status == STATUS_OK && run.is_first && comm_launched_ranks() > 0 &&
+        getenv(LAUNCHED_VARIABLE) == NULL) /* else the launcher has said it */
+        warn_when_oversubscribed(comm_local_size(comm), plan->threads);
     if (status == STATUS_OK)
         status = agree(comm, device_open(&device, plan->threads, err), err);
     run.device = device;

@@ -1,4 +1,5 @@
 #include "base/clock.h"
+#include "base/host.h"
 #include "cli/cli.h"
 
 #include <errno.h>
@@ -58,6 +59,25 @@ void console_warning(const char *format, ...)
 struct reporter console_reporter(void)
 {
     return (struct reporter){.progress = show_progress, .warning = show_warning};
+}
+
+void warn_when_oversubscribed(int ranks, int threads)
+{
+    struct host_info host;
+    host_query(&host);
+    if (ranks * threads > host.cores)
+        console_warning("%d ranks x %d threads on %d cores: ranks will wait for each other, and "
+                        "times will not be those of the plan",
+                        ranks, threads, host.cores);
+}
+
+void write_energy(const struct quantity *energy_j, struct jout *out)
+{
+    if (energy_j->provenance == PROVENANCE_ABSENT)
+        jout_null(out, "energy_j");
+    else
+        jout_real(out, "energy_j", energy_j->value);
+    jout_string(out, "energy_provenance", provenance_name(energy_j->provenance));
 }
 
 enum status console_json(struct jout *out, struct error *err)

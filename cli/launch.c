@@ -1,6 +1,5 @@
 #include "cli/launch.h"
 
-#include "base/host.h"
 #include "cli/cli.h"
 #include "cli/relay.h"
 #include <errno.h>
@@ -60,16 +59,6 @@ static char **build_arguments(const struct launch_request *request, char *progra
     for (int i = 0; i < request->argc; i++)
         arguments[count++] = request->argv[i];
     return arguments;
-}
-
-static void warn_when_oversubscribed(const struct launch_request *request)
-{
-    struct host_info host;
-    host_query(&host);
-    if (request->ranks * request->threads > host.cores)
-        console_warning("%d ranks x %d threads on %d cores: ranks will wait for each other, and "
-                        "times will not be those of the plan",
-                        request->ranks, request->threads, host.cores);
 }
 
 /* The child: becomes mpirun. */
@@ -156,7 +145,7 @@ enum status launch_ranks(const struct launch_request *request, struct error *err
     if (arguments == NULL)
         return error_memory(err, (unsigned long long)request->argc * sizeof(char *),
                             "mpirun's arguments");
-    warn_when_oversubscribed(request);
+    warn_when_oversubscribed(request->ranks, request->threads);
     struct relay relay;
     enum status status = relay_open(&relay, err);
     if (status == STATUS_OK)

@@ -238,11 +238,7 @@ static enum status log_step(const struct run_records *records, const struct run_
         jout_null(out, "matmul_share");
     jout_int(out, "peak_bytes", records->info.peak_bytes);
     jout_bool(out, "skipped", step->skipped);
-    if (step->energy_j.provenance == PROVENANCE_ABSENT)
-        jout_null(out, "energy_j");
-    else
-        jout_real(out, "energy_j", step->energy_j.value);
-    jout_string(out, "energy_provenance", provenance_name(step->energy_j.provenance));
+    write_energy(&step->energy_j, out);
     return log_line(records, out, err);
 }
 
@@ -427,11 +423,7 @@ static enum status tell_json(const struct run_records *records, double median_s,
     jout_int(out, "peak_bytes", info->peak_bytes);
     jout_int(out, "layout_bytes", info->layout_bytes);
     jout_real(out, "tokens_per_s", tokens_s);
-    if (info->energy_j.provenance == PROVENANCE_ABSENT)
-        jout_null(out, "energy_j");
-    else
-        jout_real(out, "energy_j", info->energy_j.value);
-    jout_string(out, "energy_provenance", provenance_name(info->energy_j.provenance));
+    write_energy(&info->energy_j, out);
     return console_json(out, err);
 }
 
