@@ -1,4 +1,5 @@
 #include "base/file.h"
+#include "base/liveness.h"
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
@@ -187,6 +188,7 @@ static enum status write_all(struct file_out *file, const char *data, size_t byt
             return error_set(err, STATUS_IO, "cannot write '%s': %s (after %llu bytes%s)",
                              file->path, strerror(errno), (unsigned long long)file->written_bytes,
                              file->temporary ? "; what was there before is unchanged" : "");
+        liveness_advance();
         data += put;
         bytes -= (size_t)put;
         file->written_bytes += (uint64_t)put;
@@ -210,6 +212,24 @@ enum status file_out_write(struct file_out *file, const void *data, size_t bytes
     if (bytes > 0)
         memcpy(file->buffer + file->buffered_bytes, data, bytes);
     file->buffered_bytes += bytes;
+    return STATUS_OK;
+}
+
+enum status file_out_rewrite(struct file_out *file, uint64_t offset, const void *data, size_t bytes,
+                             struct error *err)
+{
+    TRY(flush_buffer(file, err));
+    assert(offset + bytes <= file->written_bytes);
+    for (size_t done = 0; done < bytes;) {
+        ssize_t put =
+            pwrite(file->fd, (const char *)data + done, bytes - done, (off_t)(offset + done));
+        if (put < 0 && errno == EINTR)
+            continue;
+        if (put < 0)
+            return error_system(err, "write", file->path, errno);
+        liveness_advance();
+        done += (size_t)put;
+    }
     return STATUS_OK;
 }
 

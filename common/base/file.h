@@ -20,6 +20,9 @@ struct file_out;
 enum status file_out_open(struct file_out **out, const char *path, struct error *err);
 enum status file_out_write(struct file_out *file, const void *data, size_t bytes,
                            struct error *err);
+/* Write over bytes that were written before: `offset` + `bytes` is not behind the end. */
+enum status file_out_rewrite(struct file_out *file, uint64_t offset, const void *data, size_t bytes,
+                             struct error *err);
 enum status file_out_commit(struct file_out *file, struct error *err); /* frees on success */
 void file_out_discard(struct file_out *file);                          /* NULL allowed */
 
