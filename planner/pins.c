@@ -1,3 +1,4 @@
+#include "ir/names.h"
 #include "planner/planner.h"
 #include <errno.h>
 #include <limits.h>
@@ -5,17 +6,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WORD_BYTES = 64 };
+enum { WORD_BYTES = 64, COUNT_MAX = 1 << 16, BATCH_MAX = 1 << 30 };
 
 /* One "key[:kind]=value". */
 struct pin {
     char key[WORD_BYTES], kind[WORD_BYTES], value[WORD_BYTES];
 };
 
-static const char expected[] = "expected micro-batch=N, micro-batches=N, dp=N, threads=N, "
-                               "recompute[:KIND]=none|selective|full or "
-                               "precision[:KIND]=fp32|bf16, separated by commas; KIND is one of "
-                               "embedding, attention, mlp, head";
+static const char expected[] =
+    "expected pp=N, dp=N, v=N, schedule=gpipe|1f1b|interleaved, micro-batch=N, micro-batches=N, "
+    "threads=N, tp[:KIND]=N, sp[:KIND]=on|off, zero[:KIND]=0|1|2|3, "
+    "recompute[:KIND]=none|selective|full or precision[:KIND]=fp32|bf16|fp16, separated by commas; "
+    "KIND is one of embedding, attention, mlp, head";
 
 static enum status refuse(const struct pin *pin, const char *why, struct error *err)
 {
@@ -57,78 +59,187 @@ static enum status take_pin(const char **at, struct pin *out, struct error *err)
     return STATUS_OK;
 }
 
-/* ---- what a pin sets ---- */
-
-static enum status parse_number(const struct pin *pin, int64_t most, int64_t *out,
-                                struct error *err)
+static bool parse_whole(const char *text, long long least, long long most, long long *out)
 {
     char *end;
     errno = 0;
-    long long value = strtoll(pin->value, &end, 10);
-    if (*end != '\0' || errno != 0 || value < 1 || value > most)
-        return refuse(pin, "not a whole number of at least 1", err);
-    if (*out != 0)
-        return refuse(pin, "given twice", err);
+    long long value = strtoll(text, &end, 10);
+    if (*end != '\0' || errno != 0 || value < least || value > most)
+        return false;
     *out = value;
+    return true;
+}
+
+/* ---- pins of the whole plan ---- */
+
+/* Whole numbers of at least 1 that stand in the struct at `offset`. */
+static const struct number_row {
+    const char *key;
+    size_t offset;
+    bool is_wide; /* an int64_t rather than an int */
+    long long most;
+} number_rows[] = {
+    {"micro-batch", offsetof(struct pins, micro_batch), true, BATCH_MAX},
+    {"micro-batches", offsetof(struct pins, micro_batches), true, BATCH_MAX},
+    {"pp", offsetof(struct pins, pipeline), false, COUNT_MAX},
+    {"dp", offsetof(struct pins, data_parallel), false, INT_MAX},
+    {"v", offsetof(struct pins, virtual_stages), false, COUNT_MAX},
+    {"threads", offsetof(struct pins, threads), false, INT_MAX},
+};
+
+static enum status set_number(struct pins *out, const struct number_row *row, const struct pin *pin,
+                              struct error *err)
+{
+    void *member = (char *)out + row->offset;
+    int64_t before = row->is_wide ? *(int64_t *)member : *(int *)member;
+    long long value;
+    if (!parse_whole(pin->value, 1, row->most, &value))
+        return refuse(pin, "not a whole number of at least 1, or too large", err);
+    if (before != 0)
+        return refuse(pin, "given twice", err);
+    if (row->is_wide)
+        *(int64_t *)member = value;
+    else
+        *(int *)member = (int)value;
     return STATUS_OK;
 }
 
-static enum status set_number(struct pins *out, const struct pin *pin, bool *known,
-                              struct error *err)
+static enum status set_schedule(struct pins *out, const struct pin *pin, struct error *err)
 {
-    enum { BATCH_MAX = 1 << 30 };
-    int64_t dp = out->data_parallel, threads = out->threads;
-    *known = true;
-    if (strcmp(pin->key, "micro-batch") == 0)
-        return parse_number(pin, BATCH_MAX, &out->micro_batch, err);
-    if (strcmp(pin->key, "micro-batches") == 0)
-        return parse_number(pin, BATCH_MAX, &out->micro_batches, err);
-    if (strcmp(pin->key, "dp") == 0) {
-        TRY(parse_number(pin, INT_MAX, &dp, err));
-        out->data_parallel = (int)dp;
-        return STATUS_OK;
-    }
-    if (strcmp(pin->key, "threads") == 0) {
-        TRY(parse_number(pin, INT_MAX, &threads, err));
-        out->threads = (int)threads;
-        return STATUS_OK;
-    }
-    *known = false;
+    if (out->schedule_fixed)
+        return refuse(pin, "given twice", err);
+    if (!schedule_parse(pin->value, &out->schedule))
+        return refuse(pin, "unknown schedule", err);
+    out->schedule_fixed = true;
     return STATUS_OK;
+}
+
+/* ---- pins by kind of layer ---- */
+
+static void set_tensor_parallel(struct pins *out, int kind, int value)
+{
+    out->tensor_parallel[kind] = value;
+}
+
+static void set_sequence_parallel(struct pins *out, int kind, int value)
+{
+    out->sequence_parallel_fixed[kind] = true;
+    out->sequence_parallel[kind] = value != 0;
+}
+
+static void set_zero(struct pins *out, int kind, int value)
+{
+    out->zero_fixed[kind] = true;
+    out->zero_stage[kind] = value;
+}
+
+static void set_recompute(struct pins *out, int kind, int value)
+{
+    out->recompute_fixed[kind] = true;
+    out->recompute[kind] = (enum recompute)value;
+}
+
+static void set_precision(struct pins *out, int kind, int value)
+{
+    out->precision_fixed[kind] = true;
+    out->precision[kind] = (enum precision)value;
+}
+
+static bool admits_recompute(enum layer_kind kind, int value)
+{
+    return layer_admits_recompute(kind, (enum recompute)value);
+}
+
+static bool admits_precision(enum layer_kind kind, int value)
+{
+    return layer_admits_precision(kind, (enum precision)value);
+}
+
+static const char *const switches[] = {"off", "on"};
+static const struct name_list switch_names = {switches, sizeof(switches) / sizeof(*switches)};
+
+static const struct mode_row {
+    const char *key;
+    const struct name_list *names; /* NULL: whole numbers from `least` to `most` */
+    int least, most;
+    const char *refusal;
+    void (*set)(struct pins *out, int kind, int value);
+    bool (*admits)(enum layer_kind kind, int value); /* NULL: every kind admits all */
+} mode_rows[] = {
+    {.key = "tp",
+     .least = 1,
+     .most = COUNT_MAX,
+     .refusal = "not a whole number of at least 1, or too large",
+     .set = set_tensor_parallel},
+    {.key = "sp",
+     .names = &switch_names,
+     .refusal = "neither on nor off",
+     .set = set_sequence_parallel},
+    {.key = "zero", .least = 0, .most = 3, .refusal = "not a ZeRO stage", .set = set_zero},
+    {.key = "recompute",
+     .names = &recompute_names,
+     .refusal = "unknown recompute mode",
+     .set = set_recompute,
+     .admits = admits_recompute},
+    {.key = "precision",
+     .names = &precision_names,
+     .refusal = "unknown precision",
+     .set = set_precision,
+     .admits = admits_precision},
+};
+
+static bool mode_parse(const struct mode_row *row, const char *text, int *out)
+{
+    unsigned named;
+    long long number;
+    if (row->names != NULL) {
+        if (!name_parse(row->names, text, &named))
+            return false;
+        *out = (int)named;
+        return true;
+    }
+    if (!parse_whole(text, row->least, row->most, &number))
+        return false;
+    *out = (int)number;
+    return true;
 }
 
 /* For one kind, or for all when no kind is named. */
-static enum status set_mode(struct pins *out, const struct pin *pin, bool *known, struct error *err)
+static enum status set_mode(struct pins *out, const struct mode_row *row, const struct pin *pin,
+                            struct error *err)
 {
-    bool is_recompute = strcmp(pin->key, "recompute") == 0;
-    bool is_precision = strcmp(pin->key, "precision") == 0;
-    enum recompute recompute = RECOMPUTE_NONE;
-    enum precision precision = PRECISION_FP32;
     enum layer_kind only = LAYER_KIND_COUNT;
-    *known = is_recompute || is_precision;
-    if (!*known)
-        return STATUS_OK;
+    int value;
     if (pin->kind[0] != '\0' && !layer_kind_parse(pin->kind, &only))
         return refuse(pin, "unknown kind of layer", err);
-    if (is_recompute && !recompute_parse(pin->value, &recompute))
-        return refuse(pin, "unknown recompute mode", err);
-    if (is_precision && !precision_parse(pin->value, &precision))
-        return refuse(pin, "unknown precision", err);
-    if (only != LAYER_KIND_COUNT && ((is_recompute && !layer_admits_recompute(only, recompute)) ||
-                                     (is_precision && !layer_admits_precision(only, precision))))
+    if (!mode_parse(row, pin->value, &value))
+        return refuse(pin, row->refusal, err);
+    if (only != LAYER_KIND_COUNT && row->admits != NULL && !row->admits(only, value))
         return refuse(pin, "this kind of layer cannot do that", err);
     for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
-        if (only != LAYER_KIND_COUNT && only != (enum layer_kind)kind)
-            continue;
-        if (is_recompute) {
-            out->recompute_fixed[kind] = true;
-            out->recompute[kind] = recompute;
-        } else {
-            out->precision_fixed[kind] = true;
-            out->precision[kind] = precision;
-        }
+        if (only == LAYER_KIND_COUNT || only == (enum layer_kind)kind)
+            row->set(out, kind, value);
     }
     return STATUS_OK;
+}
+
+/* ---- the text ---- */
+
+static enum status set_pin(struct pins *out, const struct pin *pin, struct error *err)
+{
+    for (size_t i = 0; i < sizeof(mode_rows) / sizeof(*mode_rows); i++) {
+        if (strcmp(pin->key, mode_rows[i].key) == 0)
+            return set_mode(out, &mode_rows[i], pin, err);
+    }
+    if (pin->kind[0] != '\0')
+        return refuse(pin, "only tp, sp, zero, recompute and precision are by kind of layer", err);
+    for (size_t i = 0; i < sizeof(number_rows) / sizeof(*number_rows); i++) {
+        if (strcmp(pin->key, number_rows[i].key) == 0)
+            return set_number(out, &number_rows[i], pin, err);
+    }
+    if (strcmp(pin->key, "schedule") == 0)
+        return set_schedule(out, pin, err);
+    return refuse(pin, "unknown key", err);
 }
 
 /* One pass over the text: pins of all kinds, or those of one kind, which stand before them. */
@@ -137,22 +248,33 @@ static enum status parse_pass(struct pins *out, const char *text, bool of_one_ki
 {
     for (const char *at = text;; at++) {
         struct pin pin;
-        bool is_number, is_mode;
         TRY(take_pin(&at, &pin, err));
-        bool names_kind = pin.kind[0] != '\0';
-        if (names_kind == of_one_kind) {
-            TRY(set_mode(out, &pin, &is_mode, err));
-            if (!is_mode && names_kind)
-                return refuse(&pin, "only recompute and precision are by kind of layer", err);
-            is_number = false;
-            if (!is_mode)
-                TRY(set_number(out, &pin, &is_number, err));
-            if (!is_mode && !is_number)
-                return refuse(&pin, "unknown key", err);
-        }
+        if ((pin.kind[0] != '\0') == of_one_kind)
+            TRY(set_pin(out, &pin, err));
         if (*at == '\0')
             return STATUS_OK;
     }
+}
+
+/* Pins that no plan can keep together. */
+static enum status check_together(const struct pins *pins, struct error *err)
+{
+    bool is_interleaved = pins->schedule_fixed && pins->schedule == SCHEDULE_INTERLEAVED;
+    if (pins->schedule_fixed && !is_interleaved && pins->virtual_stages > 1)
+        return error_set(err, STATUS_USAGE,
+                         "pins: v=%d with schedule=%s: more than one virtual stage needs "
+                         "schedule=interleaved",
+                         pins->virtual_stages, schedule_name(pins->schedule));
+    if (is_interleaved && pins->virtual_stages == 1)
+        return error_set(err, STATUS_USAGE, "pins: schedule=interleaved needs v=2 or more, not 1");
+    if (pins->pipeline == 1 && pins->virtual_stages > 1)
+        return error_set(err, STATUS_USAGE, "pins: v=%d needs pp=2 or more, not 1",
+                         pins->virtual_stages);
+    if (pins->pipeline == 1 && pins->schedule_fixed && pins->schedule != SCHEDULE_1F1B)
+        return error_set(err, STATUS_USAGE,
+                         "pins: schedule=%s needs pp=2 or more, not 1; one stage has 1f1b",
+                         schedule_name(pins->schedule));
+    return STATUS_OK;
 }
 
 enum status pins_parse(struct pins *out, const char *text, struct error *err)
@@ -163,6 +285,7 @@ enum status pins_parse(struct pins *out, const char *text, struct error *err)
                          strlen(text), PLAN_PINS_BYTES - 1);
     TRY(parse_pass(&pins, text, false, err));
     TRY(parse_pass(&pins, text, true, err));
+    TRY(check_together(&pins, err));
     *out = pins;
     return STATUS_OK;
 }

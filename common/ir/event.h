@@ -19,6 +19,10 @@ struct event {
     uint8_t stream;      /* enum event_stream */
     uint8_t phase;       /* enum phase */
     uint64_t live_bytes; /* activations alive after it; for comm: bytes moved */
+    /* Of a comm event, from its start until its data had arrived: how long the rank did nothing but
+     * wait for it. The rest was hidden behind compute. Of a compute event: how long of it was spent
+     * in comm events of its own, so that compute alone is end - start - waited. */
+    int64_t waited_ns;
 };
 
 /* Who wants to know: called on the thread that worked, must be fast. NULL function: nobody. */

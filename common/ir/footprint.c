@@ -1,5 +1,10 @@
 #include "ir/footprint.h"
+
+#include "ir/mesh.h"
+#include <assert.h>
 #include <stdbool.h>
+
+enum { RING_BUFFERS = 2, PIPELINE_STREAMS = 8 };
 
 uint64_t footprint_region_bytes(uint64_t bytes)
 {
@@ -7,74 +12,151 @@ uint64_t footprint_region_bytes(uint64_t bytes)
     return (bytes + align - 1) / align * align;
 }
 
-static uint64_t flat_count(const struct model *model)
+static struct layer_precision_mode mode_of(const struct plan *plan, size_t layer)
 {
-    uint64_t count = 0;
-    for (size_t i = 0; i < model_layer_count(model); i++)
-        count += layer_flat_count(model, model_layer(model, i).kind);
-    return count;
+    return (struct layer_precision_mode){.precision = plan->layers[layer].precision,
+                                         .recompute = plan->layers[layer].recompute};
 }
 
-uint64_t footprint_state_bytes(const struct model *model)
-{
-    return footprint_region_bytes(flat_count(model) * sizeof(float));
-}
+/* ---- one layer ---- */
 
-uint64_t footprint_bf16_bytes(const struct model *model)
-{
-    return footprint_region_bytes(flat_count(model) * precision_bytes(PRECISION_BF16));
-}
-
-uint64_t footprint_saved_bytes(const struct model *model, enum layer_kind kind,
+uint64_t footprint_saved_bytes(const struct model *model, const struct layer_part *part,
                                struct layer_precision_mode mode,
                                const struct micro_batch_shape *shape)
 {
-    uint64_t bytes = footprint_region_bytes(layer_saved_bytes(model, kind, mode, shape));
-    if (kind != LAYER_EMBEDDING)
-        bytes += footprint_region_bytes(boundary_bytes(model, shape));
+    uint64_t bytes = footprint_region_bytes(part_saved_bytes(model, part, mode, shape));
+    uint64_t tokens = (uint64_t)shape->sequences * (uint64_t)shape->seq_length;
+    if (part->kind != LAYER_EMBEDDING)
+        bytes += footprint_region_bytes(part_boundary_bytes(model, part, shape));
+    if (part->kind == LAYER_EMBEDDING || part->kind == LAYER_HEAD)
+        bytes += footprint_region_bytes(tokens * sizeof(int32_t));
     return bytes;
 }
 
-uint64_t footprint_scratch_bytes(const struct model *model, enum layer_kind kind,
-                                 struct layer_precision_mode mode,
-                                 const struct micro_batch_shape *shape)
+uint64_t footprint_scratch_bytes(const struct plan *plan, size_t layer)
 {
-    return footprint_region_bytes(layer_scratch_bytes(model, kind, mode, shape));
+    struct layer_part part = mesh_part(plan, layer, 0);
+    struct micro_batch_shape shape = mesh_shape(plan, layer);
+    uint64_t bytes = footprint_region_bytes(
+        part_scratch_bytes(&plan->model, &part, mode_of(plan, layer), &shape));
+    struct layer_state state;
+    layer_state_of(plan, layer, &state);
+    if (state.gather_bytes == 0 && state.gradient_bytes == 0)
+        return bytes;
+
+    bool is_block = part.kind == LAYER_ATTENTION || part.kind == LAYER_MLP;
+    uint64_t ring_bytes = is_block ? footprint_ring_bytes(plan) : 0;
+    if (state.gather_bytes > ring_bytes)
+        bytes += footprint_region_bytes(state.gather_bytes);
+    if (state.gradient_bytes > ring_bytes)
+        bytes += footprint_region_bytes(state.gradient_bytes);
+    return bytes;
 }
 
-uint64_t footprint_shared_bytes(const struct model *model, const struct micro_batch_shape *shape)
+/* ---- rings ---- */
+
+uint64_t footprint_ring_bytes(const struct plan *plan)
 {
-    uint64_t tokens = (uint64_t)shape->sequences * (uint64_t)shape->seq_length;
-    return footprint_region_bytes(boundary_bytes(model, shape)) +
-           2 * footprint_region_bytes(tokens * sizeof(int32_t));
+    static const enum layer_kind kinds[] = {LAYER_ATTENTION, LAYER_MLP};
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        struct layer_part part = layer_whole(kinds[i]);
+        struct error ignored;
+        part.ways = plan->tensor_parallel;
+        /* T ranks cannot share this kind: each of its layers has a lower degree */
+        if (layer_part_check(&plan->model, &part, &ignored) != STATUS_OK)
+            continue;
+        uint64_t count = layer_part_counts(&plan->model, &part).matrices;
+        uint64_t fp32_bytes = partition_padded(count, plan->data_parallel) * sizeof(float);
+        if (fp32_bytes > bytes)
+            bytes = fp32_bytes;
+    }
+    return bytes;
 }
 
-void plan_footprint(const struct plan *plan, struct footprint *out)
+int footprint_ring_count(const struct plan *plan)
 {
-    const struct model *model = &plan->model;
-    const struct micro_batch_shape shape = plan_shape(plan);
-    uint64_t state_bytes = footprint_state_bytes(model);
-    uint64_t saved_bytes = footprint_shared_bytes(model, &shape);
+    int highest = 0;
+    for (size_t i = 0; i < plan->layer_count; i++)
+        if (plan->layers[i].zero_stage > highest)
+            highest = plan->layers[i].zero_stage;
+    return highest < 2 ? 0 : highest - 1;
+}
+
+/* ---- streams ---- */
+
+int footprint_stream_count(const struct plan *plan)
+{
+    if (plan->pipeline > 1)
+        return PIPELINE_STREAMS;
+    for (size_t i = 1; i < plan->layer_count; i++)
+        if (strategy_spread(&plan->layers[i]) != strategy_spread(&plan->layers[0]))
+            return 2;
+    return 1;
+}
+
+uint64_t footprint_stream_bytes(const struct plan *plan)
+{
+    struct micro_batch_shape shape = plan_shape(plan);
+    struct layer_part share = layer_whole(LAYER_MLP);
+    share.ways = plan->tensor_parallel;
+    share.sequence_parallel = true;
+    for (size_t i = 0; i < plan->layer_count; i++)
+        if (strategy_spread(&plan->layers[i]) > 1)
+            share.sequence_parallel = false;
+    return part_boundary_bytes(&plan->model, &share, &shape);
+}
+
+/* ---- a stage ---- */
+
+void plan_footprint(const struct plan *plan, int stage, struct footprint *out)
+{
+    const struct schedule_shape schedule = plan_schedule(plan);
+    uint64_t streams = (uint64_t)footprint_stream_count(plan);
+    uint64_t rings = (uint64_t)footprint_ring_count(plan);
+    uint64_t *terms = out->term_bytes;
     uint64_t scratch_bytes = 0;
-    bool any_bf16 = false;
+
+    *out = (struct footprint){0};
+    terms[MEMORY_ACTIVATIONS] = streams * footprint_region_bytes(footprint_stream_bytes(plan));
     for (size_t i = 0; i < plan->layer_count; i++) {
-        enum layer_kind kind = model_layer(model, i).kind;
-        const struct layer_precision_mode mode = {.precision = plan->layers[i].precision,
-                                                  .recompute = plan->layers[i].recompute};
-        uint64_t layer_scratch = footprint_scratch_bytes(model, kind, mode, &shape);
-        saved_bytes += footprint_saved_bytes(model, kind, mode, &shape);
+        if (mesh_layer_stage(plan, i) != stage)
+            continue;
+        struct layer_part part = mesh_part(plan, i, 0);
+        struct micro_batch_shape shape = mesh_shape(plan, i);
+        struct layer_state state;
+        layer_state_of(plan, i, &state);
+        terms[MEMORY_PARAMETERS] += layer_state_parameter_bytes(&state);
+        terms[MEMORY_GRADIENTS] += layer_state_gradient_bytes(&state);
+        terms[MEMORY_OPTIMIZER] += layer_state_optimizer_bytes(&state);
+        int64_t in_flight = schedule_in_flight(&schedule, stage, mesh_layer_chunk(plan, i));
+        terms[MEMORY_ACTIVATIONS] +=
+            (uint64_t)in_flight *
+            footprint_saved_bytes(&plan->model, &part, mode_of(plan, i), &shape);
+        uint64_t layer_scratch = footprint_scratch_bytes(plan, i);
         if (layer_scratch > scratch_bytes)
             scratch_bytes = layer_scratch;
-        any_bf16 = any_bf16 || mode.precision == PRECISION_BF16;
     }
-    *out = (struct footprint){
-        .term_bytes = {
-            [MEMORY_PARAMETERS] = state_bytes + (any_bf16 ? footprint_bf16_bytes(model) : 0),
-            [MEMORY_GRADIENTS] = state_bytes,
-            [MEMORY_OPTIMIZER] = 2 * state_bytes,
-            [MEMORY_ACTIVATIONS] = saved_bytes,
-            [MEMORY_SCRATCH] = scratch_bytes,
-        }};
+    terms[MEMORY_SCRATCH] = scratch_bytes;
+    if (rings > 0)
+        terms[MEMORY_SCRATCH] +=
+            rings * RING_BUFFERS * footprint_region_bytes(footprint_ring_bytes(plan));
+}
+
+int plan_fullest_stage(const struct plan *plan)
+{
+    uint64_t most_bytes = 0;
+    int fullest = 0;
+    for (int stage = 0; stage < plan->pipeline; stage++) {
+        struct footprint footprint;
+        plan_footprint(plan, stage, &footprint);
+        uint64_t bytes = footprint_total_bytes(&footprint);
+        if (bytes > most_bytes) {
+            most_bytes = bytes;
+            fullest = stage;
+        }
+    }
+    return fullest;
 }
 
 uint64_t footprint_total_bytes(const struct footprint *footprint)

@@ -3,6 +3,7 @@
 #include "ir/names.h"
 #include <assert.h>
 #include <stdio.h>
+#include <string.h>
 
 static const char *const kinds[LAYER_KIND_COUNT] = {
     [LAYER_EMBEDDING] = "embedding",
@@ -13,6 +14,7 @@ static const char *const kinds[LAYER_KIND_COUNT] = {
 static const char *const precisions[PRECISION_COUNT] = {
     [PRECISION_FP32] = "fp32",
     [PRECISION_BF16] = "bf16",
+    [PRECISION_FP16] = "fp16",
 };
 static const char *const recomputes[RECOMPUTE_COUNT] = {
     [RECOMPUTE_NONE] = "none",
@@ -22,6 +24,9 @@ static const char *const recomputes[RECOMPUTE_COUNT] = {
 static const char *const phases[PHASE_COUNT] = {
     [PHASE_FORWARD] = "forward",
     [PHASE_BACKWARD] = "backward",
+    [PHASE_TENSOR] = "tensor",
+    [PHASE_PIPELINE] = "pipeline",
+    [PHASE_PARAM_GATHER] = "param_gather",
     [PHASE_GRAD_REDUCE] = "grad_reduce",
     [PHASE_OPTIMIZER] = "optimizer",
     [PHASE_OTHER] = "other",
@@ -35,11 +40,11 @@ static const struct {
     bool admits_recompute[RECOMPUTE_COUNT];
     bool admits_precision[PRECISION_COUNT];
 } admitted[LAYER_KIND_COUNT] = {
-    /*                    none   selective full      fp32  bf16 */
-    [LAYER_EMBEDDING] = {{true, false, false}, {true, false}},
-    [LAYER_ATTENTION] = {{true, true, true}, {true, true}},
-    [LAYER_MLP] = {{true, false, true}, {true, true}},
-    [LAYER_HEAD] = {{true, false, false}, {true, true}},
+    /*                    none   selective full      fp32  bf16   fp16 */
+    [LAYER_EMBEDDING] = {{true, false, false}, {true, false, false}},
+    [LAYER_ATTENTION] = {{true, true, true}, {true, true, true}},
+    [LAYER_MLP] = {{true, false, true}, {true, true, true}},
+    [LAYER_HEAD] = {{true, false, false}, {true, true, true}},
 };
 
 struct layer model_layer(const struct model *model, size_t index)
@@ -114,7 +119,7 @@ bool phase_parse(const char *name, enum phase *out)
 
 uint64_t precision_bytes(enum precision precision)
 {
-    return precision == PRECISION_BF16 ? 2 : 4;
+    return precision == PRECISION_FP32 ? 4 : 2;
 }
 
 bool layer_admits_recompute(enum layer_kind kind, enum recompute recompute)
@@ -127,27 +132,92 @@ bool layer_admits_precision(enum layer_kind kind, enum precision precision)
     return admitted[kind].admits_precision[precision];
 }
 
+/* ---- parts ---- */
+
+struct layer_part layer_whole(enum layer_kind kind)
+{
+    return (struct layer_part){.kind = kind, .ways = 1};
+}
+
+static enum status check_divides(const struct layer_part *part, int64_t count, const char *what,
+                                 struct error *err)
+{
+    if (count % part->ways == 0)
+        return STATUS_OK;
+    return error_set(err, STATUS_INVALID, "%s: %lld %s do not divide by tensor_parallel %d",
+                     layer_kind_name(part->kind), (long long)count, what, part->ways);
+}
+
+enum status layer_part_check(const struct model *model, const struct layer_part *part,
+                             struct error *err)
+{
+    const char *kind = layer_kind_name(part->kind);
+    if (part->ways < 1)
+        return error_set(err, STATUS_INVALID, "%s: tensor_parallel is %d, must be 1 or more", kind,
+                         part->ways);
+    if (part->sequence_parallel && part->ways == 1)
+        return error_set(err, STATUS_INVALID,
+                         "%s: sequence_parallel needs a tensor_parallel of 2 or more", kind);
+    assert(part->index >= 0 && part->index < part->ways);
+    switch (part->kind) {
+    case LAYER_ATTENTION:
+        TRY(check_divides(part, model->heads, "heads", err));
+        return check_divides(part, model->kv_heads, "kv_heads", err);
+    case LAYER_MLP:
+        return check_divides(part, model->ffn, "ffn columns", err);
+    default:
+        if (part_vocab_rows(model, part) * (part->ways - 1) >= model->vocab)
+            return error_set(err, STATUS_INVALID,
+                             "%s: %lld vocab rows leave the last of tensor_parallel %d ranks none",
+                             kind, (long long)model->vocab, part->ways);
+        return STATUS_OK;
+    }
+}
+
+int64_t part_vocab_rows(const struct model *model, const struct layer_part *part)
+{
+    return model->vocab / part->ways + (model->vocab % part->ways != 0);
+}
+
+int64_t part_vocab_valid(const struct model *model, const struct layer_part *part)
+{
+    int64_t rows = part_vocab_rows(model, part);
+    int64_t left = model->vocab - rows * part->index;
+    return left >= rows ? rows : left > 0 ? left : 0;
+}
+
+/* ---- work ---- */
+
 double layer_forward_flops(const struct model *model, enum layer_kind kind,
                            const struct micro_batch_shape *shape)
 {
+    struct layer_part whole = layer_whole(kind);
+    return layer_part_forward_flops(model, &whole, shape);
+}
+
+double layer_part_forward_flops(const struct model *model, const struct layer_part *part,
+                                const struct micro_batch_shape *shape)
+{
     double tokens = (double)shape->sequences * (double)shape->seq_length;
-    double hidden = (double)model->hidden;
-    double context = (double)model->heads * (double)model->head_dim;
-    double qkv = context + 2.0 * (double)model->kv_heads * (double)model->head_dim;
+    double hidden = (double)model->hidden, ways = (double)part->ways;
+    double context = (double)model->heads * (double)model->head_dim / ways;
+    double qkv = context + 2.0 * (double)model->kv_heads * (double)model->head_dim / ways;
     double mlp_matrices = model->family == MODEL_LLAMA ? 3.0 : 2.0;
 
-    switch (kind) {
+    switch (part->kind) {
     case LAYER_ATTENTION:
         return 2.0 * tokens *
                (hidden * qkv + context * hidden + 2.0 * (double)shape->seq_length * context);
     case LAYER_MLP:
-        return 2.0 * tokens * mlp_matrices * hidden * (double)model->ffn;
-    case LAYER_HEAD:
-        return 2.0 * tokens * hidden * (double)model->vocab;
+        return 2.0 * tokens * mlp_matrices * hidden * (double)model->ffn / ways;
+    case LAYER_HEAD: /* padding is multiplied like the rest */
+        return 2.0 * tokens * hidden * (double)part_vocab_rows(model, part);
     default: /* the embedding looks rows up and multiplies nothing */
         return 0.0;
     }
 }
+
+/* ---- identity ---- */
 
 const char *layer_key(const struct model *model, enum layer_kind kind, char key[LAYER_KEY_BYTES])
 {
@@ -175,5 +245,18 @@ const char *layer_key(const struct model *model, enum layer_kind kind, char key[
     snprintf(key, LAYER_KEY_BYTES, "%s/%s/h%lld/%s/s%lld", layer_kind_name(kind),
              model_family_name(model->family), (long long)model->hidden, sizes,
              (long long)model->seq_length);
+    return key;
+}
+
+const char *layer_part_key(const struct model *model, const struct layer_part *part,
+                           char key[LAYER_KEY_BYTES])
+{
+    layer_key(model, part->kind, key);
+    size_t used = strlen(key);
+    if (part->ways > 1)
+        used += (size_t)snprintf(key + used, LAYER_KEY_BYTES - used, "/tp%d%s", part->ways,
+                                 part->sequence_parallel ? "sp" : "");
+    if (part->owns_table)
+        snprintf(key + used, LAYER_KEY_BYTES - used, "/own");
     return key;
 }

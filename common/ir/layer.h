@@ -12,7 +12,9 @@
 
 enum layer_kind { LAYER_EMBEDDING, LAYER_ATTENTION, LAYER_MLP, LAYER_HEAD, LAYER_KIND_COUNT };
 
-enum precision { PRECISION_FP32, PRECISION_BF16, PRECISION_COUNT };
+/* fp16 keeps and moves half the bytes of fp32; a device without fp16 arithmetic computes it in fp32
+ * between roundings. It needs loss scaling (executor/scaler.h). */
+enum precision { PRECISION_FP32, PRECISION_BF16, PRECISION_FP16, PRECISION_COUNT };
 
 /* What of a layer's activations is kept for its backward pass. */
 enum recompute {
@@ -22,13 +24,17 @@ enum recompute {
     RECOMPUTE_COUNT
 };
 
-/* The phases of a layer's work in a step. */
+/* The phases of a layer's work in a step. Those of communication count only what compute does not
+ * hide: the time that the rank waits. */
 enum phase {
-    PHASE_FORWARD,
-    PHASE_BACKWARD,    /* includes what is recomputed */
-    PHASE_GRAD_REDUCE, /* the part of the gradient all-reduce that compute does not hide */
-    PHASE_OPTIMIZER,   /* gradient norm, clipping and AdamW */
-    PHASE_OTHER,       /* data, bookkeeping, waiting at the step's end */
+    PHASE_FORWARD,      /* compute alone */
+    PHASE_BACKWARD,     /* compute alone; includes what is recomputed */
+    PHASE_TENSOR,       /* collectives inside layers: tensor and sequence parallel, resharding */
+    PHASE_PIPELINE,     /* activations and gradients of other stages: transfers and bubble */
+    PHASE_PARAM_GATHER, /* ZeRO: gathering parameters before use or after the update */
+    PHASE_GRAD_REDUCE,  /* gradients over the data-parallel ranks, and the tied table's */
+    PHASE_OPTIMIZER,    /* gradient norm, clipping and AdamW */
+    PHASE_OTHER,        /* data, bookkeeping, waiting at the step's end */
     PHASE_COUNT
 };
 
@@ -41,7 +47,7 @@ struct layer {
 struct layer model_layer(const struct model *model, size_t index);
 
 const char *layer_kind_name(enum layer_kind kind);    /* "embedding", "attention", "mlp", "head" */
-const char *precision_name(enum precision precision); /* "fp32", "bf16" */
+const char *precision_name(enum precision precision); /* "fp32", "bf16", "fp16" */
 const char *recompute_name(enum recompute recompute); /* "none", "selective", "full" */
 const char *phase_name(enum phase phase);             /* "forward", ... */
 bool layer_kind_parse(const char *name, enum layer_kind *out);
@@ -91,12 +97,16 @@ struct tensor_spec {
     const char *name_format; /* HF name; one %lld for the block number where there is one */
     int64_t rows, cols;      /* as stored on disk and in memory; a vector has rows == 1 */
     bool is_vector;          /* shape [cols] on disk, not [1, cols] */
-    bool decays;             /* weight decay applies: matrices yes, norms and biases no */
+    /* ZeRO does not shard it, and in memory it stands among the vectors: vectors, and the position
+     * table, which has to be apart from the token table for a tied head's sake. */
+    bool stays_whole;
+    bool decays; /* weight decay applies: matrices yes, norms and biases no */
     enum tensor_init init;
     double init_deviation; /* of INIT_NORMAL: 0.02, residual projections 0.02 / sqrt(2 * blocks) */
 };
 
-/* The layer's own tensors in memory order; returns how many. */
+/* The whole layer's own tensors in memory order, matrices before vectors and the norm's before
+ * other vectors; returns how many. */
 size_t layer_tensors(const struct model *model, enum layer_kind kind,
                      struct tensor_spec out[LAYER_TENSORS_MAX]);
 uint64_t tensor_count(const struct tensor_spec *spec); /* rows * cols */
@@ -109,11 +119,71 @@ uint64_t layer_parameter_count(const struct model *model, enum layer_kind kind);
 enum { LAYER_ALIGN_ELEMENTS = 16 };
 uint64_t layer_flat_count(const struct model *model, enum layer_kind kind);
 
+/* ---- parts: tensor and sequence parallel ---- */
+
+/* One rank's part of a layer (Shoeybi et al. 2019; Korthikanti et al. 2022): attention heads, FFN
+ * columns and vocabulary rows are split over `ways` ranks. With sequence_parallel the residual
+ * stream and the norms are split as well, along the group's tokens: rank `index` has the tokens
+ * [index * T / ways, (index + 1) * T / ways) of the T = sequences * seq_length of the group. */
+struct layer_part {
+    enum layer_kind kind;
+    int ways;               /* tensor-parallel degree t, 1 or more */
+    int index;              /* of this rank in its group: 0 .. ways - 1 */
+    bool sequence_parallel; /* only with ways > 1 */
+    /* Of a tied model's head: it has a copy of the token table of its own, since the embedding is
+     * on another pipeline stage. */
+    bool owns_table;
+};
+
+struct layer_part layer_whole(enum layer_kind kind);
+/* Can this model's layer be split so? STATUS_INVALID says what does not divide, "attention: 12
+ * heads do not divide by tensor_parallel 5". A vocabulary that does not divide is padded. */
+enum status layer_part_check(const struct model *model, const struct layer_part *part,
+                             struct error *err);
+/* Rows of the token table that a rank holds, ceil(vocab / ways), and how many of them are real:
+ * the last ranks' may be fewer. The others stay 0, in gradients and moments, too. */
+int64_t part_vocab_rows(const struct model *model, const struct layer_part *part);
+int64_t part_vocab_valid(const struct model *model, const struct layer_part *part);
+
+/* rows x cols elements at (row, col) of a whole tensor stand at (local_row, local_col) of the part.
+ */
+struct tensor_slice {
+    int64_t row, col, local_row, local_col, rows, cols;
+};
+
+enum { TENSOR_SLICES_MAX = 3 };
+
+/* A tensor as one rank holds it. */
+struct tensor_part {
+    struct tensor_spec whole;
+    int64_t rows, cols;                            /* held by the rank, padding included */
+    bool is_split;                                 /* else every rank of the group has the whole */
+    struct tensor_slice slices[TENSOR_SLICES_MAX]; /* what of the rank's elements is not padding */
+    size_t slice_count;
+};
+
+/* In memory order: first the matrices, then the vectors (all that stays whole); returns how many. A
+ * tied head has a table (ROLE_HEAD_WEIGHT, under the token embedding's name and initial values)
+ * where it owns one. */
+size_t layer_part_tensors(const struct model *model, const struct layer_part *part,
+                          struct tensor_part out[LAYER_TENSORS_MAX]);
+uint64_t tensor_part_count(const struct tensor_part *tensor); /* rows * cols as held */
+
+/* Elements of a part in memory: matrices one behind the other, then vectors, each of the two
+ * rounded up to LAYER_ALIGN_ELEMENTS. */
+struct part_counts {
+    uint64_t matrices, vectors;
+    /* Of the vectors the first `partial` elements (the norm's) have gradients that are sums over
+     * the group under sequence parallelism. */
+    uint64_t partial;
+};
+struct part_counts layer_part_counts(const struct model *model, const struct layer_part *part);
+
 /* ---- work ---- */
 
 /* One micro-batch as a layer sees it. */
 struct micro_batch_shape {
-    int64_t sequences;  /* micro-batch size b */
+    int64_t sequences;  /* that the ranks of a tensor-parallel group work on together */
     int64_t seq_length; /* s */
     int threads;        /* that compute it: some scratch is one piece a thread */
 };
@@ -123,6 +193,9 @@ struct micro_batch_shape {
  * without recomputation. */
 double layer_forward_flops(const struct model *model, enum layer_kind kind,
                            const struct micro_batch_shape *shape);
+/* Of one rank's part. */
+double layer_part_forward_flops(const struct model *model, const struct layer_part *part,
+                                const struct micro_batch_shape *shape);
 
 /* ---- buffers ---- */
 
@@ -139,6 +212,10 @@ enum buffer_slot {
     SLOT_GRAD_B,
     SLOT_GRAD_C,
     SLOT_THREAD, /* one piece a thread */
+    SLOT_GATHER, /* sequence parallel: the group's NORM_OUT [T, hidden] in the layer's precision */
+    SLOT_GROUP,  /* sequence parallel: fp32 [T, hidden] of the group, before it is scattered or
+                    after it was gathered; of the embedding and the head, too */
+    SLOT_LOSS,   /* head with ways > 1: fp32 [3, T] of maxima, sums and targets' logits */
     SLOT_COUNT
 };
 
@@ -165,9 +242,25 @@ struct layer_precision_mode {
     enum recompute recompute;
 };
 
-/* All buffers of one layer under one mode; returns how many. With RECOMPUTE_FULL every buffer is
- * scratch. The residual stream between layers (fp32 [T, hidden]) is not in the list: see
- * boundary_bytes. A size that no machine has stops at 2^56 bytes instead of wrapping. */
+/* All buffers of one rank's part under one mode; returns how many. T tokens of the group; under
+ * sequence parallelism NORM_STATS and NORM_OUT have T / ways (the head's log-sum-exp all T). With
+ * RECOMPUTE_FULL every buffer is scratch. The residual stream between layers is not in the list:
+ * see part_boundary_bytes. A size that no machine has stops at 2^56 bytes instead of wrapping. */
+size_t layer_part_buffers(const struct model *model, const struct layer_part *part,
+                          struct layer_precision_mode mode, const struct micro_batch_shape *shape,
+                          struct buffer_spec out[LAYER_BUFFERS_MAX]);
+uint64_t part_saved_bytes(const struct model *model, const struct layer_part *part,
+                          struct layer_precision_mode mode, const struct micro_batch_shape *shape);
+uint64_t part_scratch_bytes(const struct model *model, const struct layer_part *part,
+                            struct layer_precision_mode mode,
+                            const struct micro_batch_shape *shape);
+/* Tokens of the residual stream that a rank holds before and after its part: T, or T / ways under
+ * sequence parallelism; and their bytes, fp32 [tokens, hidden]. */
+int64_t part_stream_tokens(const struct layer_part *part, const struct micro_batch_shape *shape);
+uint64_t part_boundary_bytes(const struct model *model, const struct layer_part *part,
+                             const struct micro_batch_shape *shape);
+
+/* The same of a whole layer. */
 size_t layer_buffers(const struct model *model, enum layer_kind kind,
                      struct layer_precision_mode mode, const struct micro_batch_shape *shape,
                      struct buffer_spec out[LAYER_BUFFERS_MAX]);
@@ -187,5 +280,9 @@ enum { LAYER_KEY_BYTES = 128 };
 /* What makes two layers the same piece of work, but for micro-batch and strategy:
  * "attention/gpt2/h768/a12/k12/d64/s256". Profiles are stored under it. Returns `key`. */
 const char *layer_key(const struct model *model, enum layer_kind kind, char key[LAYER_KEY_BYTES]);
+/* The same of a part: layer_key, then "/tp2" or with sequence parallelism "/tp2sp" where it is
+ * shared, then "/own" of a tied head that owns its table. Every rank of a group has the same. */
+const char *layer_part_key(const struct model *model, const struct layer_part *part,
+                           char key[LAYER_KEY_BYTES]);
 
 #endif

@@ -1,6 +1,7 @@
 #include "ir/plan.h"
 
 #include "base/hash.h"
+#include "ir/mesh.h"
 #include "ir/model_source.h"
 #include "ir/plan_fields.h"
 #include <math.h>
@@ -29,6 +30,11 @@ const char *plan_status_name(enum plan_status status)
 const char *memory_term_name(enum memory_term term)
 {
     return name_of(&memory_term_names, term);
+}
+
+int strategy_spread(const struct layer_strategy *strategy)
+{
+    return strategy->sequence_parallel ? 1 : strategy->tensor_parallel;
 }
 
 /* ---- ownership ---- */
@@ -82,54 +88,52 @@ enum status plan_copy(struct plan *out, const struct plan *plan, struct error *e
 
 /* ---- validation ---- */
 
+static enum status check_schedule(const struct plan *plan, const char *where, struct error *err)
+{
+    struct schedule_shape shape = plan_schedule(plan);
+
+    if (plan->pipeline == 1 && plan->virtual_stages != 1)
+        return error_set(err, STATUS_INVALID,
+                         "%s: key 'virtual_stages': must be 1 with pipeline 1, is %d", where,
+                         plan->virtual_stages);
+    if (plan->pipeline == 1 && plan->schedule != SCHEDULE_1F1B)
+        return error_set(err, STATUS_INVALID, "%s: key 'schedule': must be '%s' with pipeline 1",
+                         where, schedule_name(SCHEDULE_1F1B));
+    if (schedule_check(&shape, err) != STATUS_OK)
+        return error_prefix(err, "%s: key 'schedule'", where);
+    return STATUS_OK;
+}
+
 static enum status check_degrees(const struct plan *plan, const char *where, struct error *err)
 {
-    int64_t ranks = (int64_t)plan->data_parallel * plan->pipeline;
+    /* the bounds of the tables keep these products below 2^63 */
+    int64_t ranks = (int64_t)plan->pipeline * plan->data_parallel * plan->tensor_parallel;
+    int64_t batch = plan->micro_batch * plan->micro_batches * plan->data_parallel;
 
-    if (plan->pipeline != 1)
-        return error_set(err, STATUS_UNSUPPORTED,
-                         "%s: key 'pipeline': this version of temper runs 1 stage only, not %d",
-                         where, plan->pipeline);
     if (ranks != plan->ranks)
         return error_set(err, STATUS_INVALID,
-                         "%s: key 'ranks': data_parallel %d times pipeline %d is not ranks %d",
-                         where, plan->data_parallel, plan->pipeline, plan->ranks);
-    /* the bounds of the tables keep this product below 2^63 */
-    int64_t batch = plan->micro_batch * plan->micro_batches * plan->data_parallel;
+                         "%s: key 'ranks': must be pipeline %d times data_parallel %d times "
+                         "tensor_parallel %d = %lld, is %d",
+                         where, plan->pipeline, plan->data_parallel, plan->tensor_parallel,
+                         (long long)ranks, plan->ranks);
     if (batch != plan->global_batch)
         return error_set(err, STATUS_INVALID,
-                         "%s: key 'global_batch': micro_batch %lld times micro_batches %lld times "
-                         "data_parallel %d is not global_batch %lld",
+                         "%s: key 'global_batch': must be micro_batch %lld times micro_batches "
+                         "%lld times data_parallel %d = %lld, is %lld",
                          where, (long long)plan->micro_batch, (long long)plan->micro_batches,
-                         plan->data_parallel, (long long)plan->global_batch);
+                         plan->data_parallel, (long long)batch, (long long)plan->global_batch);
     if (plan->memory_cap_bytes > INT64_MAX)
         return error_set(err, STATUS_INVALID, "%s: key 'memory_cap_bytes': must be below 2^63",
                          where);
     if ((unsigned)plan->status > PLAN_PREDICTED)
         return error_set(err, STATUS_INVALID, "%s: key 'status': %u is not a plan status", where,
                          (unsigned)plan->status);
-    return STATUS_OK;
+    return check_schedule(plan, where, err);
 }
 
-static enum status check_strategy(const struct layer_strategy *strategy, enum layer_kind kind,
-                                  const char *where, const char *prefix, struct error *err)
+static enum status check_mode(const struct layer_strategy *strategy, enum layer_kind kind,
+                              const char *where, const char *prefix, struct error *err)
 {
-    const struct {
-        const char *key;
-        int value, supported;
-    } fixed[] = {
-        {"stage", strategy->stage, 0},
-        {"tensor_parallel", strategy->tensor_parallel, 1},
-        {"zero_stage", strategy->zero_stage, 0},
-    };
-
-    TRY(fields_check(&strategy_table, strategy, where, prefix, err));
-    for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
-        if (fixed[i].value != fixed[i].supported)
-            return error_set(err, STATUS_UNSUPPORTED,
-                             "%s: key '%s%s': this version of temper supports %d only, not %d",
-                             where, prefix, fixed[i].key, fixed[i].supported, fixed[i].value);
-    }
     if ((unsigned)strategy->recompute >= RECOMPUTE_COUNT ||
         !layer_admits_recompute(kind, strategy->recompute))
         return error_set(
@@ -147,21 +151,109 @@ static enum status check_strategy(const struct layer_strategy *strategy, enum la
     return STATUS_OK;
 }
 
+/* How the layer is shared: what must divide. */
+static enum status check_part(const struct plan *plan, size_t layer, const char *where,
+                              const char *prefix, struct error *err)
+{
+    const struct layer_strategy *strategy = &plan->layers[layer];
+    int64_t tokens = plan->micro_batch * plan->model.seq_length;
+
+    if (plan->tensor_parallel % strategy->tensor_parallel != 0)
+        return error_set(err, STATUS_INVALID,
+                         "%s: key '%stensor_parallel': must divide the plan's tensor_parallel %d, "
+                         "is %d",
+                         where, prefix, plan->tensor_parallel, strategy->tensor_parallel);
+    if (strategy->sequence_parallel && strategy->tensor_parallel == 1)
+        return error_set(err, STATUS_INVALID,
+                         "%s: key '%ssequence_parallel': must be false where tensor_parallel is 1",
+                         where, prefix);
+    if (strategy->sequence_parallel && tokens % plan->tensor_parallel != 0)
+        return error_set(err, STATUS_INVALID,
+                         "%s: key '%ssequence_parallel': must be false unless the micro-batch's "
+                         "%lld tokens divide by the plan's tensor_parallel %d",
+                         where, prefix, (long long)tokens, plan->tensor_parallel);
+    if (plan->micro_batch * strategy->tensor_parallel % plan->tensor_parallel != 0)
+        return error_set(err, STATUS_INVALID,
+                         "%s: key '%stensor_parallel': %d of the plan's %d leaves %d groups to "
+                         "share a micro_batch of %lld, which must divide by them",
+                         where, prefix, strategy->tensor_parallel, plan->tensor_parallel,
+                         plan->tensor_parallel / strategy->tensor_parallel,
+                         (long long)plan->micro_batch);
+    struct layer_part part = mesh_part(plan, layer, 0);
+    if (layer_part_check(&plan->model, &part, err) != STATUS_OK)
+        return error_prefix(err, "%s: key '%stensor_parallel'", where, prefix);
+    return STATUS_OK;
+}
+
+/* Virtual stages are intervals of the chain, each with a layer at least. */
+static enum status check_stage(const struct plan *plan, size_t layer, const char *where,
+                               const char *prefix, struct error *err)
+{
+    int stage = plan->layers[layer].stage;
+    int last = plan->pipeline * plan->virtual_stages - 1;
+    int least = layer > 0 ? plan->layers[layer - 1].stage : 0;
+    int most = layer > 0 && least < last ? least + 1 : least;
+
+    if (stage < least || stage > most)
+        return error_set(err, STATUS_INVALID, "%s: key '%sstage': must be from %d to %d, is %d",
+                         where, prefix, least, most, stage);
+    if (layer + 1 == plan->layer_count && stage != last)
+        return error_set(err, STATUS_INVALID,
+                         "%s: key '%sstage': must be the last of pipeline %d times virtual_stages "
+                         "%d, %d, is %d",
+                         where, prefix, plan->pipeline, plan->virtual_stages, last, stage);
+    return STATUS_OK;
+}
+
+/* A tied head and the embedding share one table, and so how it is split. */
+static enum status check_tied(const struct plan *plan, const char *where, struct error *err)
+{
+    const struct layer_strategy *embedding = &plan->layers[0];
+    const struct layer_strategy *head = &plan->layers[plan->layer_count - 1];
+    const struct {
+        const char *key;
+        int embedding, head;
+    } shared[] = {
+        {"tensor_parallel", embedding->tensor_parallel, head->tensor_parallel},
+        {"zero_stage", embedding->zero_stage, head->zero_stage},
+    };
+
+    for (size_t i = 0; plan->model.tied_head && i < sizeof(shared) / sizeof(shared[0]); i++) {
+        if (shared[i].embedding != shared[i].head)
+            return error_set(err, STATUS_INVALID,
+                             "%s: key 'layers[%zu].%s': must be the embedding's %d, whose table "
+                             "this tied head reads, is %d",
+                             where, plan->layer_count - 1, shared[i].key, shared[i].embedding,
+                             shared[i].head);
+    }
+    return STATUS_OK;
+}
+
 static enum status check_layers(const struct plan *plan, const char *where, struct error *err)
 {
     size_t expected = model_layer_count(&plan->model);
+    int widest = 1;
 
     if (plan->layers == NULL || plan->layer_count != expected)
         return error_set(err, STATUS_INVALID,
                          "%s: key 'layers': has %zu rows, the model has %zu layers", where,
                          plan->layers != NULL ? plan->layer_count : 0, expected);
     for (size_t i = 0; i < plan->layer_count; i++) {
+        const struct layer_strategy *strategy = &plan->layers[i];
         char prefix[48];
         snprintf(prefix, sizeof(prefix), "layers[%zu].", i);
-        TRY(check_strategy(&plan->layers[i], model_layer(&plan->model, i).kind, where, prefix,
-                           err));
+        TRY(fields_check(&strategy_table, strategy, where, prefix, err));
+        TRY(check_mode(strategy, model_layer(&plan->model, i).kind, where, prefix, err));
+        TRY(check_stage(plan, i, where, prefix, err));
+        TRY(check_part(plan, i, where, prefix, err));
+        if (strategy->tensor_parallel > widest)
+            widest = strategy->tensor_parallel;
     }
-    return STATUS_OK;
+    if (widest != plan->tensor_parallel)
+        return error_set(err, STATUS_INVALID,
+                         "%s: key 'tensor_parallel': must be the largest of any layer, %d, is %d",
+                         where, widest, plan->tensor_parallel);
+    return check_tied(plan, where, err);
 }
 
 static enum status check_objective(const struct plan *plan, const char *where, struct error *err)
@@ -261,4 +353,23 @@ struct micro_batch_shape plan_shape(const struct plan *plan)
         .seq_length = plan->model.seq_length,
         .threads = plan->threads,
     };
+}
+
+struct schedule_shape plan_schedule(const struct plan *plan)
+{
+    return (struct schedule_shape){
+        .kind = plan->schedule,
+        .stages = plan->pipeline,
+        .chunks = plan->virtual_stages,
+        .micro_batches = plan->micro_batches,
+    };
+}
+
+bool plan_has_fp16(const struct plan *plan)
+{
+    for (size_t i = 0; i < plan->layer_count; i++) {
+        if (plan->layers[i].precision == PRECISION_FP16)
+            return true;
+    }
+    return false;
 }

@@ -8,29 +8,34 @@
 #include "ir/layer.h"
 #include "ir/model.h"
 #include "ir/quantity.h"
+#include "ir/schedule.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { PLAN_VERSION = 1, PLAN_PINS_BYTES = 256 };
+enum { PLAN_VERSION = 2, PLAN_PINS_BYTES = 256 };
 
-/* How one layer is split, kept and computed. What this version cannot vary stands at 1 (degrees) or
- * 0 (stage, ZeRO), so that plans keep their format as temper learns more. */
+/* How one layer is split, kept and computed. */
 struct layer_strategy {
-    int stage;           /* pipeline stage */
-    int tensor_parallel; /* tp */
-    int zero_stage;
+    int stage;              /* virtual stage, 0 .. pipeline * virtual_stages - 1, rising */
+    int tensor_parallel;    /* t: ranks that share the layer; divides the plan's */
+    bool sequence_parallel; /* with t > 1: norms and residual stream are split along the tokens */
+    int zero_stage;         /* 0 .. 3, over the layer's data-parallel ranks */
     enum recompute recompute;
     enum precision precision;
 };
 
+/* Ranks that hold the same tokens of the residual stream before and after a layer: 1 under sequence
+ * parallelism, else its tensor-parallel degree. */
+int strategy_spread(const struct layer_strategy *strategy);
+
 /* The terms of a prediction (and of a measurement of the same things). */
 enum memory_term {
-    MEMORY_PARAMETERS, /* fp32 master weights and bf16 copies */
+    MEMORY_PARAMETERS, /* fp32 master weights and 16-bit copies */
     MEMORY_GRADIENTS,
     MEMORY_OPTIMIZER,   /* AdamW's two moments */
     MEMORY_ACTIVATIONS, /* saved buffers and boundaries of all micro-batches in flight */
-    MEMORY_SCRATCH,     /* the largest scratch of any layer */
+    MEMORY_SCRATCH,     /* what layers need while they work, and ZeRO's rings */
     MEMORY_PROCESS,     /* code, libraries, MPI, BLAS buffers: measured when profiling */
     MEMORY_TERM_COUNT
 };
@@ -75,14 +80,16 @@ struct plan_objective {
 
 struct plan {
     struct model model;
-    int ranks;            /* processes the plan is for: the data-parallel degree here */
-    int data_parallel;    /* dp */
-    int pipeline;         /* p */
-    int threads;          /* compute threads of each rank */
-    int64_t global_batch; /* sequences a step, all ranks */
-    int64_t micro_batch;  /* sequences a micro-batch, one rank */
-    int64_t
-        micro_batches; /* accumulated a step, one rank: global = micro_batch * micro_batches * dp */
+    int ranks;              /* processes: pipeline * data_parallel * tensor_parallel; ir/mesh.h */
+    int data_parallel;      /* dp: replicas of the model */
+    int tensor_parallel;    /* T: ranks of a replica in each stage; the largest t of any layer */
+    int pipeline;           /* p: stages */
+    int virtual_stages;     /* v: chunks of each stage; 1 but for interleaved */
+    enum schedule schedule; /* of more than one stage; 1f1b with one */
+    int threads;            /* compute threads of each rank */
+    int64_t global_batch;   /* sequences a step, all ranks */
+    int64_t micro_batch;    /* sequences a micro-batch, one replica */
+    int64_t micro_batches;  /* a step and replica: global = micro_batch * micro_batches * dp */
     uint64_t memory_cap_bytes;     /* of one rank; 0: none */
     struct layer_strategy *layers; /* [layer_count], owned */
     size_t layer_count;
@@ -112,7 +119,10 @@ enum status plan_parse(struct plan *out, const char *json_text, const char *name
 uint64_t plan_hash(const struct plan *plan); /* of all but the prediction, the creation time and the
                                                 model's name */
 
-/* The micro-batch of this plan as a layer sees it. */
+/* A replica's micro-batch, b sequences; what a layer of it sees is mesh_shape. */
 struct micro_batch_shape plan_shape(const struct plan *plan);
+struct schedule_shape plan_schedule(const struct plan *plan);
+/* Does any layer compute in fp16, so that losses are scaled? */
+bool plan_has_fp16(const struct plan *plan);
 
 #endif

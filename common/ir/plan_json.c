@@ -2,18 +2,24 @@
 #include "base/file.h"
 #include "ir/plan.h"
 #include "ir/plan_fields.h"
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const char format_name[] = "temper-plan";
 
+/* ---- tables ---- */
+
+/* The phases of version 1, which knew neither parts nor stages nor shards. */
+static const char *const phase_texts_1[] = {"forward", "backward", "grad_reduce", "optimizer",
+                                            "other"};
+enum { PHASE_COUNT_1 = sizeof(phase_texts_1) / sizeof(phase_texts_1[0]) };
+static const struct name_list phase_names_1 = {phase_texts_1, PHASE_COUNT_1};
+
 /* clang-format off */
 #define ROW(key_, member_, ...) FIELD_ROW(struct plan, key_, member_, __VA_ARGS__)
 static const struct field plan_rows[] = {
     ROW("status", status, FIELD_NAME, .names = &plan_status_names),
-    ROW("ranks", ranks, FIELD_INT, FIELD_RANGE(1, 1 << 20)),
-    ROW("data_parallel", data_parallel, FIELD_INT, FIELD_RANGE(1, 1 << 20)),
-    ROW("pipeline", pipeline, FIELD_INT, FIELD_RANGE(1, 1 << 16)),
     ROW("threads", threads, FIELD_INT, FIELD_RANGE(1, 1 << 16)),
     ROW("global_batch", global_batch, FIELD_INT64, FIELD_RANGE(1, INT64_C(1) << 40)),
     ROW("micro_batch", micro_batch, FIELD_INT64, FIELD_RANGE(1, 1 << 20)),
@@ -23,6 +29,13 @@ static const struct field plan_rows[] = {
     ROW("host", host, FIELD_TEXT, .capacity = 64),
     ROW("model_hash", model_hash, FIELD_TEXT, .capacity = 17),
     ROW("profile_hash", profile_hash, FIELD_TEXT, .capacity = 17),
+    ROW("ranks", ranks, FIELD_INT, FIELD_RANGE(1, 1 << 20)),
+    ROW("data_parallel", data_parallel, FIELD_INT, FIELD_RANGE(1, 1 << 20)),
+    ROW("pipeline", pipeline, FIELD_INT, FIELD_RANGE(1, 1 << 16)),
+    /* since version 2, see NEW_ROWS_PLAN */
+    ROW("tensor_parallel", tensor_parallel, FIELD_INT, FIELD_RANGE(1, 1 << 16)),
+    ROW("virtual_stages", virtual_stages, FIELD_INT, FIELD_RANGE(1, 1 << 12)),
+    ROW("schedule", schedule, FIELD_NAME, .names = &schedule_names),
 };
 static const struct field created_row[] = {
     ROW("created_unix_ms", created_unix_ms, FIELD_INT64, FIELD_RANGE(0, INT64_MAX)),
@@ -30,11 +43,13 @@ static const struct field created_row[] = {
 #undef ROW
 #define ROW(key_, member_, ...) FIELD_ROW(struct layer_strategy, key_, member_, __VA_ARGS__)
 static const struct field strategy_rows[] = {
-    ROW("stage", stage, FIELD_INT, FIELD_RANGE(0, 1 << 16)),
-    ROW("tensor_parallel", tensor_parallel, FIELD_INT, FIELD_RANGE(1, 1 << 16)),
-    ROW("zero_stage", zero_stage, FIELD_INT, FIELD_RANGE(0, 3)),
     ROW("recompute", recompute, FIELD_NAME, .names = &recompute_names),
     ROW("precision", precision, FIELD_NAME, .names = &precision_names),
+    ROW("zero_stage", zero_stage, FIELD_INT, FIELD_RANGE(0, 3)),
+    ROW("stage", stage, FIELD_INT, FIELD_RANGE(0, 1 << 28)),
+    ROW("tensor_parallel", tensor_parallel, FIELD_INT, FIELD_RANGE(1, 1 << 16)),
+    /* since version 2, see NEW_ROWS_STRATEGY */
+    ROW("sequence_parallel", sequence_parallel, FIELD_BOOL),
 };
 #undef ROW
 #define ROW(key_, member_, ...) FIELD_ROW(struct plan_objective, key_, member_, __VA_ARGS__)
@@ -52,36 +67,58 @@ static const struct field objective_rows[] = {
 };
 #undef ROW
 #define ROW(key_, member_, ...) FIELD_ROW(struct prediction, key_, member_, __VA_ARGS__)
-static const struct field prediction_rows[] = {
-    ROW("time_s", time_s, FIELD_QUANTITY),
-    ROW("phase_time_s", phase_time_s, FIELD_QUANTITIES, .names = &phase_names),
-    ROW("memory_bytes", memory_bytes, FIELD_QUANTITY),
-    ROW("memory_term_bytes", memory_term_bytes, FIELD_QUANTITIES, .names = &memory_term_names),
-    ROW("energy_j", energy_j, FIELD_QUANTITY),
-    ROW("phase_energy_j", phase_energy_j, FIELD_QUANTITIES, .names = &phase_names),
-};
+#define PREDICTION_ROWS(phases_)                                                                   \
+    ROW("time_s", time_s, FIELD_QUANTITY),                                                         \
+    ROW("phase_time_s", phase_time_s, FIELD_QUANTITIES, .names = (phases_)),                       \
+    ROW("memory_bytes", memory_bytes, FIELD_QUANTITY),                                             \
+    ROW("memory_term_bytes", memory_term_bytes, FIELD_QUANTITIES, .names = &memory_term_names),    \
+    ROW("energy_j", energy_j, FIELD_QUANTITY),                                                     \
+    ROW("phase_energy_j", phase_energy_j, FIELD_QUANTITIES, .names = (phases_)),
+static const struct field prediction_rows[] = {PREDICTION_ROWS(&phase_names)};
+static const struct field prediction_rows_1[] = {PREDICTION_ROWS(&phase_names_1)};
 #undef ROW
 #define ROW(key_, member_, ...) FIELD_ROW(struct layer_prediction, key_, member_, __VA_ARGS__)
-static const struct field layer_prediction_rows[] = {
-    ROW("time_s", time_s, FIELD_QUANTITIES, .names = &phase_names),
-    ROW("energy_j", energy_j, FIELD_QUANTITIES, .names = &phase_names),
-    ROW("saved_bytes", saved_bytes, FIELD_BYTES, FIELD_RANGE(0, INT64_MAX)),
-    ROW("scratch_bytes", scratch_bytes, FIELD_BYTES, FIELD_RANGE(0, INT64_MAX)),
+#define LAYER_PREDICTION_ROWS(phases_)                                                             \
+    ROW("time_s", time_s, FIELD_QUANTITIES, .names = (phases_)),                                   \
+    ROW("energy_j", energy_j, FIELD_QUANTITIES, .names = (phases_)),                               \
+    ROW("saved_bytes", saved_bytes, FIELD_BYTES, FIELD_RANGE(0, INT64_MAX)),                       \
+    ROW("scratch_bytes", scratch_bytes, FIELD_BYTES, FIELD_RANGE(0, INT64_MAX)),                   \
     ROW("static_bytes", static_bytes, FIELD_BYTES, FIELD_RANGE(0, INT64_MAX)),
-};
+static const struct field layer_prediction_rows[] = {LAYER_PREDICTION_ROWS(&phase_names)};
+static const struct field layer_prediction_rows_1[] = {LAYER_PREDICTION_ROWS(&phase_names_1)};
 #undef ROW
+
+#define COUNT(rows) (sizeof(rows) / sizeof((rows)[0]))
+#define TABLE(rows) {rows, COUNT(rows)}
 /* clang-format on */
 
-#define TABLE(rows)                                                                                \
-    {                                                                                              \
-        rows, sizeof(rows) / sizeof((rows)[0])                                                     \
-    }
+/* The last rows of a table that version 1 did not have. */
+enum { NEW_ROWS_PLAN = 3, NEW_ROWS_STRATEGY = 1 };
+
 const struct field_table plan_table = TABLE(plan_rows);
 const struct field_table strategy_table = TABLE(strategy_rows);
 const struct field_table objective_table = TABLE(objective_rows);
 static const struct field_table created_table = TABLE(created_row);
-static const struct field_table prediction_table = TABLE(prediction_rows);
-static const struct field_table layer_prediction_table = TABLE(layer_prediction_rows);
+
+/* What of a file differs between the versions. */
+static const struct layout {
+    struct field_table plan, strategy, prediction, layer_prediction;
+} layouts[] = {
+    {
+        .plan = {plan_rows, COUNT(plan_rows) - NEW_ROWS_PLAN},
+        .strategy = {strategy_rows, COUNT(strategy_rows) - NEW_ROWS_STRATEGY},
+        .prediction = TABLE(prediction_rows_1),
+        .layer_prediction = TABLE(layer_prediction_rows_1),
+    },
+    {
+        .plan = TABLE(plan_rows),
+        .strategy = TABLE(strategy_rows),
+        .prediction = TABLE(prediction_rows),
+        .layer_prediction = TABLE(layer_prediction_rows),
+    },
+};
+_Static_assert(COUNT(layouts) == PLAN_VERSION, "each version has its layout");
+static const struct layout *const newest = &layouts[PLAN_VERSION - 1];
 
 /* ---- writing ---- */
 
@@ -105,12 +142,12 @@ static void prediction_write(const struct prediction *prediction, struct jout *o
         return;
     }
     jout_begin_object(out, "prediction");
-    fields_write(&prediction_table, prediction, out);
+    fields_write(&newest->prediction, prediction, out);
     jout_begin_array(out, "layers");
     for (size_t i = 0; i < prediction->layer_count; i++) {
         jout_begin_object(out, NULL);
         jout_int(out, "layer", (int64_t)i);
-        fields_write(&layer_prediction_table, &prediction->layers[i], out);
+        fields_write(&newest->layer_prediction, &prediction->layers[i], out);
         jout_end(out);
     }
     jout_end(out);
@@ -156,20 +193,21 @@ static enum status check_index(const struct jin *row, size_t index, struct error
 }
 
 static enum status strategy_read(struct layer_strategy *out, enum layer_kind kind, size_t index,
-                                 const struct jin *row, struct error *err)
+                                 const struct field_table *table, const struct jin *row,
+                                 struct error *err)
 {
     static const char *const others[] = {"layer", "kind", NULL};
     const char *name;
 
     if (!jin_is_object(row))
         return jin_invalid(row, NULL, err, "expected an object that describes a layer");
-    TRY(keys_check(&strategy_table, others, row, err));
+    TRY(keys_check(table, others, row, err));
     TRY(check_index(row, index, err));
     TRY(jin_string(row, "kind", &name, err));
     if (strcmp(name, layer_kind_name(kind)) != 0)
         return jin_invalid(row, "kind", err, "must be '%s' at this place of the model, is '%s'",
                            layer_kind_name(kind), name);
-    return fields_read(&strategy_table, row, out, err);
+    return fields_read(table, row, out, err);
 }
 
 /* The array `key`, which has one row for each layer of the model. */
@@ -184,7 +222,8 @@ static enum status layer_rows(const struct plan *plan, const struct jin *at, con
     return STATUS_OK;
 }
 
-static enum status layers_read(struct plan *plan, const struct jin *at, struct error *err)
+static enum status layers_read(struct plan *plan, const struct layout *layout, const struct jin *at,
+                               struct error *err)
 {
     size_t count = model_layer_count(&plan->model);
     struct jin rows;
@@ -196,7 +235,8 @@ static enum status layers_read(struct plan *plan, const struct jin *at, struct e
     plan->layer_count = count;
     for (size_t i = 0; i < count; i++) {
         struct jin row = jin_element(&rows, i);
-        TRY(strategy_read(&plan->layers[i], model_layer(&plan->model, i).kind, i, &row, err));
+        TRY(strategy_read(&plan->layers[i], model_layer(&plan->model, i).kind, i, &layout->strategy,
+                          &row, err));
     }
     return STATUS_OK;
 }
@@ -216,7 +256,39 @@ static void prediction_set_absent(struct prediction *prediction)
         prediction->memory_term_bytes[i] = quantity_absent();
 }
 
-static enum status prediction_read(struct plan *plan, const struct jin *root, struct error *err)
+/* Quantities that were read by the phases of version 1 by those of today. What version 1 did not do
+ * took no time; no energy is known of it where none is known of the whole. */
+static void phases_spread(struct quantity quantities[PHASE_COUNT])
+{
+    struct quantity old[PHASE_COUNT_1];
+    struct quantity none = {.provenance = PROVENANCE_MEASURED};
+
+    memcpy(old, quantities, sizeof(old));
+    if (old[0].provenance == PROVENANCE_ABSENT)
+        none = quantity_absent();
+    for (size_t i = 0; i < PHASE_COUNT; i++)
+        quantities[i] = none;
+    for (size_t i = 0; i < PHASE_COUNT_1; i++) {
+        enum phase phase;
+        bool is_known = phase_parse(phase_texts_1[i], &phase);
+        assert(is_known);
+        if (is_known)
+            quantities[phase] = old[i];
+    }
+}
+
+static void prediction_upgrade(struct prediction *prediction)
+{
+    phases_spread(prediction->phase_time_s);
+    phases_spread(prediction->phase_energy_j);
+    for (size_t i = 0; i < prediction->layer_count; i++) {
+        phases_spread(prediction->layers[i].time_s);
+        phases_spread(prediction->layers[i].energy_j);
+    }
+}
+
+static enum status prediction_read(struct plan *plan, const struct layout *layout,
+                                   const struct jin *root, struct error *err)
 {
     static const char *const others[] = {"layers", NULL};
     static const char *const layer_others[] = {"layer", NULL};
@@ -228,8 +300,8 @@ static enum status prediction_read(struct plan *plan, const struct jin *root, st
         return STATUS_OK;
     }
     TRY(jin_object(root, "prediction", &at, err));
-    TRY(keys_check(&prediction_table, others, &at, err));
-    TRY(fields_read(&prediction_table, &at, prediction, err));
+    TRY(keys_check(&layout->prediction, others, &at, err));
+    TRY(fields_read(&layout->prediction, &at, prediction, err));
     TRY(layer_rows(plan, &at, "layers", &rows, err));
     prediction->layers = calloc(plan->layer_count, sizeof(*prediction->layers));
     if (prediction->layers == NULL)
@@ -240,10 +312,12 @@ static enum status prediction_read(struct plan *plan, const struct jin *root, st
         struct jin row = jin_element(&rows, i);
         if (!jin_is_object(&row))
             return jin_invalid(&row, NULL, err, "expected an object that predicts a layer");
-        TRY(keys_check(&layer_prediction_table, layer_others, &row, err));
+        TRY(keys_check(&layout->layer_prediction, layer_others, &row, err));
         TRY(check_index(&row, i, err));
-        TRY(fields_read(&layer_prediction_table, &row, &prediction->layers[i], err));
+        TRY(fields_read(&layout->layer_prediction, &row, &prediction->layers[i], err));
     }
+    if (layout == &layouts[0])
+        prediction_upgrade(prediction);
     return STATUS_OK;
 }
 
@@ -252,20 +326,23 @@ static enum status plan_read(struct plan *plan, const struct jin *root, struct e
     static const char *const others[] = {"format",    "version", "created_unix_ms", "model",
                                          "objective", "layers",  "prediction",      NULL};
     struct jin model, objective;
+    int64_t version;
 
     if (!jin_is_object(root))
         return jin_invalid(root, NULL, err, "a plan must be a JSON object");
     TRY(format_check(root, format_name, PLAN_VERSION, err));
-    TRY(keys_check(&plan_table, others, root, err));
+    TRY(jin_int(root, "version", &version, err));
+    const struct layout *layout = &layouts[version - 1];
+    TRY(keys_check(&layout->plan, others, root, err));
     TRY(fields_read(&created_table, root, plan, err));
-    TRY(fields_read(&plan_table, root, plan, err));
+    TRY(fields_read(&layout->plan, root, plan, err));
     TRY(jin_object(root, "model", &model, err));
     TRY(model_read(&plan->model, &model, err));
     TRY(jin_object(root, "objective", &objective, err));
     TRY(keys_check(&objective_table, NULL, &objective, err));
     TRY(fields_read(&objective_table, &objective, &plan->objective, err));
-    TRY(layers_read(plan, root, err));
-    TRY(prediction_read(plan, root, err));
+    TRY(layers_read(plan, layout, root, err));
+    TRY(prediction_read(plan, layout, root, err));
     return plan_validate(plan, root->file, err);
 }
 
@@ -274,7 +351,8 @@ static enum status plan_from_document(struct plan *out, struct json_document *do
                                       struct error *err)
 {
     struct jin root = json_root(document);
-    struct plan plan = {0};
+    /* what a file of version 1 does not say */
+    struct plan plan = {.tensor_parallel = 1, .virtual_stages = 1, .schedule = SCHEDULE_1F1B};
     enum status status = plan_read(&plan, &root, err);
 
     json_document_free(document);

@@ -59,7 +59,7 @@ static void test_layer__admits_as_documented(void **state)
 {
     (void)state;
     static const int modes[LAYER_KIND_COUNT] = {1, 3, 2, 1};
-    static const int precisions[LAYER_KIND_COUNT] = {1, 2, 2, 2};
+    static const int precisions[LAYER_KIND_COUNT] = {1, 3, 3, 3};
     for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
         int mode_count = 0, precision_count = 0;
         for (int i = 0; i < RECOMPUTE_COUNT; i++)
@@ -72,6 +72,77 @@ static void test_layer__admits_as_documented(void **state)
         assert_true(layer_admits_precision((enum layer_kind)kind, PRECISION_FP32));
     }
     assert_false(layer_admits_recompute(LAYER_MLP, RECOMPUTE_SELECTIVE));
+    assert_int_equal(precision_bytes(PRECISION_FP32), 4);
+    assert_int_equal(precision_bytes(PRECISION_BF16), 2);
+    assert_int_equal(precision_bytes(PRECISION_FP16), 2);
+}
+
+static void test_layer__phases_have_their_names(void **state)
+{
+    (void)state;
+    static const char *const names[PHASE_COUNT] = {"forward",   "backward",     "tensor",
+                                                   "pipeline",  "param_gather", "grad_reduce",
+                                                   "optimizer", "other"};
+    for (int i = 0; i < PHASE_COUNT; i++)
+        assert_string_equal(phase_name((enum phase)i), names[i]);
+}
+
+static void check_refused(const struct model *model, const struct layer_part *part,
+                          const char *message)
+{
+    struct error err;
+    assert_int_equal(layer_part_check(model, part, &err), STATUS_INVALID);
+    assert_string_equal(err.message, message);
+}
+
+static void test_layer__what_does_not_divide_is_named(void **state)
+{
+    (void)state;
+    struct model model = load("llama-3-8b");
+    struct error err;
+    struct layer_part part = {.kind = LAYER_ATTENTION, .ways = 5};
+    check_refused(&model, &part, "attention: 32 heads do not divide by tensor_parallel 5");
+    part.ways = 16;
+    check_refused(&model, &part, "attention: 8 kv_heads do not divide by tensor_parallel 16");
+    part = (struct layer_part){.kind = LAYER_MLP, .ways = 3};
+    check_refused(&model, &part, "mlp: 14336 ffn columns do not divide by tensor_parallel 3");
+    part = (struct layer_part){.kind = LAYER_MLP, .ways = 1, .sequence_parallel = true};
+    check_refused(&model, &part, "mlp: sequence_parallel needs a tensor_parallel of 2 or more");
+    part = (struct layer_part){.kind = LAYER_MLP};
+    check_refused(&model, &part, "mlp: tensor_parallel is 0, must be 1 or more");
+    model.vocab = 9; /* three rows each: the fourth of four would have none */
+    part = (struct layer_part){.kind = LAYER_HEAD, .ways = 4};
+    check_refused(&model, &part,
+                  "head: 9 vocab rows leave the last of tensor_parallel 4 ranks none");
+    part.kind = LAYER_EMBEDDING;
+    check_refused(&model, &part,
+                  "embedding: 9 vocab rows leave the last of tensor_parallel 4 ranks none");
+    model.vocab = 10;
+    assert_ok(layer_part_check(&model, &part, &err), &err);
+}
+
+/* Every rank but the last has as many real rows as there are, and together they have all. */
+static void test_layer__vocabulary_is_padded_at_the_end(void **state)
+{
+    (void)state;
+    struct model model = load("gpt2");
+    struct error err;
+    for (model.vocab = 1; model.vocab < 120; model.vocab++) {
+        for (int ways = 1; ways <= 12; ways++) {
+            struct layer_part part = {.kind = LAYER_HEAD, .ways = ways};
+            int64_t rows = part_vocab_rows(&model, &part), sum = 0;
+            assert_true(rows * ways >= model.vocab && (rows - 1) * ways < model.vocab);
+            bool admitted = layer_part_check(&model, &part, &err) == STATUS_OK, all_have = true;
+            for (part.index = 0; part.index < ways; part.index++) {
+                int64_t valid = part_vocab_valid(&model, &part);
+                assert_true(valid >= 0 && valid <= rows);
+                all_have = all_have && valid > 0;
+                sum += valid;
+            }
+            assert_int_equal(sum, model.vocab);
+            assert_int_equal(admitted, all_have);
+        }
+    }
 }
 
 /* Narayanan et al. 2021, eq. (2): forward of l layers and the logits is
@@ -105,6 +176,47 @@ static void test_layer__llama_flops_follow_the_weights(void **state)
         4.0 * tokens * tokens * context;
     assert_true(layer_forward_flops(&model, LAYER_MLP, &shape) == mlp);
     assert_true(layer_forward_flops(&model, LAYER_ATTENTION, &shape) == attention);
+}
+
+static void test_layer__parts_share_the_flops(void **state)
+{
+    (void)state;
+    struct model gpt2 = load("gpt2"), llama = load("llama-3-8b");
+    const struct model *models[] = {&gpt2, &llama};
+    struct micro_batch_shape shape = {.sequences = 2, .seq_length = 128, .threads = 1};
+    for (size_t m = 0; m < COUNT(models); m++) {
+        for (int ways = 1; ways <= 4; ways *= 2) {
+            for (int kind = LAYER_ATTENTION; kind <= LAYER_MLP; kind++) {
+                struct layer_part part = {.kind = (enum layer_kind)kind, .ways = ways};
+                assert_true(layer_part_forward_flops(models[m], &part, &shape) * ways ==
+                            layer_forward_flops(models[m], part.kind, &shape));
+            }
+        }
+    }
+    /* 50257 rows over 4: 12565 each, three of them padding */
+    struct layer_part head = {.kind = LAYER_HEAD, .ways = 4, .index = 3};
+    assert_true(layer_part_forward_flops(&gpt2, &head, &shape) == 2.0 * 256 * 768 * 12565);
+}
+
+static void test_layer__key_of_a_part_adds_its_split(void **state)
+{
+    (void)state;
+    struct model model = load("gpt2");
+    model.seq_length = 256;
+    char key[LAYER_KEY_BYTES];
+    struct layer_part part = layer_whole(LAYER_MLP);
+    assert_string_equal(layer_part_key(&model, &part, key), "mlp/gpt2/h768/f3072/s256");
+    part.ways = 2;
+    assert_string_equal(layer_part_key(&model, &part, key), "mlp/gpt2/h768/f3072/s256/tp2");
+    part.index = 1;
+    part.sequence_parallel = true;
+    assert_string_equal(layer_part_key(&model, &part, key), "mlp/gpt2/h768/f3072/s256/tp2sp");
+    part = layer_whole(LAYER_HEAD);
+    part.owns_table = true;
+    assert_string_equal(layer_part_key(&model, &part, key), "head/gpt2/h768/v50257/tied/s256/own");
+    part.ways = 4;
+    assert_string_equal(layer_part_key(&model, &part, key),
+                        "head/gpt2/h768/v50257/tied/s256/tp4/own");
 }
 
 static void test_layer__key_names_the_work(void **state)
@@ -144,8 +256,13 @@ int main(void)
         cmocka_unit_test(test_layer__chain_alternates),
         cmocka_unit_test(test_layer__names_parse_back),
         cmocka_unit_test(test_layer__admits_as_documented),
+        cmocka_unit_test(test_layer__phases_have_their_names),
+        cmocka_unit_test(test_layer__what_does_not_divide_is_named),
+        cmocka_unit_test(test_layer__vocabulary_is_padded_at_the_end),
         cmocka_unit_test(test_layer__flops_match_the_published_formula),
         cmocka_unit_test(test_layer__llama_flops_follow_the_weights),
+        cmocka_unit_test(test_layer__parts_share_the_flops),
+        cmocka_unit_test(test_layer__key_of_a_part_adds_its_split),
         cmocka_unit_test(test_layer__key_names_the_work),
         cmocka_unit_test(test_layer__keys_fit_the_largest_sizes),
     };

@@ -173,6 +173,138 @@ static void test_layer_buffers__boundary_is_fp32(void **state)
     assert_int_equal(boundary_bytes(&model, &shape), 192);
 }
 
+/* ---- parts ---- */
+
+static uint64_t bytes_at(const struct model *model, const struct layer_part *part,
+                         struct layer_precision_mode mode, const struct micro_batch_shape *shape,
+                         enum buffer_slot slot)
+{
+    struct buffer_spec rows[LAYER_BUFFERS_MAX], row = {0};
+    size_t count = layer_part_buffers(model, part, mode, shape, rows);
+    return find(rows, count, slot, &row) ? row.bytes : 0;
+}
+
+/* Everything of parts of gpt2 with t = 4, b = 4, s = 64, T = 256 in bf16, by hand. */
+static void test_layer_buffers__parts_of_one_case(void **state)
+{
+    (void)state;
+    static const struct {
+        enum layer_kind kind;
+        enum buffer_slot slot;
+        uint64_t split_bytes, sequence_bytes; /* without and with sequence parallelism */
+    } rows[] = {
+        {LAYER_EMBEDDING, SLOT_GROUP, 0, 256 * 768 * 4},
+        {LAYER_ATTENTION, SLOT_NORM_STATS, 256 * 8, 64 * 8},
+        {LAYER_ATTENTION, SLOT_NORM_OUT, 256 * 768 * 2, 64 * 768 * 2},
+        {LAYER_ATTENTION, SLOT_QKV, 256 * 576 * 2, 256 * 576 * 2},
+        {LAYER_ATTENTION, SLOT_PROBS, 4 * 3 * 64 * 64 * 2, 4 * 3 * 64 * 64 * 2},
+        {LAYER_ATTENTION, SLOT_CONTEXT, 256 * 192 * 2, 256 * 192 * 2},
+        {LAYER_ATTENTION, SLOT_GRAD_A, 256 * 768 * 4, 256 * 768 * 4},
+        {LAYER_ATTENTION, SLOT_GRAD_B, 256 * 576 * 2, 256 * 576 * 2},
+        {LAYER_ATTENTION, SLOT_GRAD_C, 256 * 768 * 2, 256 * 768 * 2},
+        {LAYER_ATTENTION, SLOT_GATHER, 0, 256 * 768 * 2},
+        {LAYER_ATTENTION, SLOT_GROUP, 0, 256 * 768 * 4},
+        {LAYER_MLP, SLOT_NORM_OUT, 256 * 768 * 2, 64 * 768 * 2},
+        {LAYER_MLP, SLOT_PRE, 256 * 768 * 2, 256 * 768 * 2},
+        {LAYER_MLP, SLOT_ACT, 256 * 768 * 2, 256 * 768 * 2},
+        {LAYER_MLP, SLOT_GRAD_B, 256 * 768 * 2, 256 * 768 * 2},
+        {LAYER_MLP, SLOT_GRAD_C, 256 * 768 * 4, 256 * 768 * 4},
+        {LAYER_MLP, SLOT_GATHER, 0, 256 * 768 * 2},
+        {LAYER_MLP, SLOT_GROUP, 0, 256 * 768 * 4},
+        {LAYER_HEAD, SLOT_NORM_STATS, 256 * 12, 64 * 8 + 256 * 4},
+        {LAYER_HEAD, SLOT_LOGITS, 256 * 12565 * 4, 256 * 12565 * 4},
+        {LAYER_HEAD, SLOT_GRAD_B, 256 * 12565 * 2, 256 * 12565 * 2},
+        {LAYER_HEAD, SLOT_GATHER, 0, 256 * 768 * 2},
+        {LAYER_HEAD, SLOT_GROUP, 0, 256 * 768 * 4},
+        {LAYER_HEAD, SLOT_LOSS, 256 * 12, 256 * 12},
+    };
+    struct model model = load("gpt2");
+    struct micro_batch_shape shape = {.sequences = 4, .seq_length = 64, .threads = 2};
+    struct layer_precision_mode bf16 = {PRECISION_BF16, RECOMPUTE_NONE};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct layer_part part = {.kind = rows[i].kind, .ways = 4};
+        assert_int_equal(bytes_at(&model, &part, bf16, &shape, rows[i].slot), rows[i].split_bytes);
+        part.sequence_parallel = true;
+        assert_int_equal(bytes_at(&model, &part, bf16, &shape, rows[i].slot),
+                         rows[i].sequence_bytes);
+    }
+    struct layer_part whole = layer_whole(LAYER_HEAD);
+    assert_int_equal(bytes_at(&model, &whole, bf16, &shape, SLOT_LOSS), 0);
+}
+
+static void test_layer_buffers__fp16_takes_what_bf16_takes(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 100; seed++) {
+        struct model model = random_model(seed);
+        struct micro_batch_shape shape = random_shape(&model, seed);
+        for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
+            struct buffer_spec bf16[LAYER_BUFFERS_MAX], fp16[LAYER_BUFFERS_MAX];
+            struct layer_precision_mode mode = {PRECISION_BF16, RECOMPUTE_NONE};
+            size_t count = layer_buffers(&model, (enum layer_kind)kind, mode, &shape, bf16);
+            mode.precision = PRECISION_FP16;
+            assert_int_equal(layer_buffers(&model, (enum layer_kind)kind, mode, &shape, fp16),
+                             count);
+            for (size_t i = 0; i < count; i++) {
+                assert_int_equal(bf16[i].slot, fp16[i].slot);
+                assert_int_equal(bf16[i].bytes, fp16[i].bytes);
+            }
+        }
+    }
+}
+
+/* Bytes that one rank keeps of an attention and an mlp layer, with the stream that they read. */
+static uint64_t kept_bytes(const struct model *model, struct layer_part part,
+                           struct layer_precision_mode mode, const struct micro_batch_shape *shape)
+{
+    uint64_t bytes = 0;
+    for (int kind = LAYER_ATTENTION; kind <= LAYER_MLP; kind++) {
+        part.kind = (enum layer_kind)kind;
+        struct layer_precision_mode own = mode;
+        if (part.kind == LAYER_MLP)
+            own.recompute = RECOMPUTE_NONE;
+        bytes +=
+            part_saved_bytes(model, &part, own, shape) + part_boundary_bytes(model, &part, shape);
+    }
+    return bytes;
+}
+
+/* Korthikanti et al. 2022, section 4: a transformer layer keeps, in 16 bit, sbh(34 + 5as/h) bytes;
+ * under tensor parallelism sbh(10 + 24/t + 5as/(ht)); with sequence parallelism all of it over t.
+ * Theirs in parts, in sbh: the two norms' inputs 4, the two norms' outputs 4, two dropout masks 2
+ * (these make the 10); q, k, v 6, the context 2, before and after the activation 8 + 8 (these make
+ * the 24); and in as/h the probabilities 2, their dropout mask 1, the dropped-out ones 2.
+ * Ours are the same but for two things. There is no dropout: - 2 sbh and - 3 as/h. The stream,
+ * which is the norms' inputs, is fp32: + 4 sbh; and each norm keeps mean and reciprocal deviation
+ * in fp32, 16 sb for both. So 10 becomes 12, 34 becomes 36 and 5 becomes 2: TP: sbh(12 + 24/t +
+ * 2as/(ht)) + 16 sb;  TP + SP: (sbh(36 + 2as/h) + 16 sb) / t. */
+static void test_layer_buffers__kept_bytes_follow_korthikanti(void **state)
+{
+    (void)state;
+    struct model model = load("gpt2");
+    model.seq_length = 512;
+    for (int precision = PRECISION_BF16; precision <= PRECISION_FP16; precision++) {
+        for (int64_t b = 1; b <= 3; b++) {
+            for (int t = 1; t <= 4; t++) {
+                int64_t s = 512, h = 768, a = 12, probs = 2 * a * s * s * b / t;
+                struct micro_batch_shape shape = {.sequences = b, .seq_length = s, .threads = 1};
+                struct layer_precision_mode none = {(enum precision)precision, RECOMPUTE_NONE};
+                struct layer_precision_mode selective = {none.precision, RECOMPUTE_SELECTIVE};
+                struct layer_part part = {.ways = t};
+                int64_t split = 12 * s * b * h + 24 * s * b * h / t + 16 * s * b;
+                assert_int_equal(kept_bytes(&model, part, none, &shape), split + probs);
+                assert_int_equal(kept_bytes(&model, part, selective, &shape), split);
+                if (t == 1 || s * b % t != 0)
+                    continue;
+                part.sequence_parallel = true;
+                int64_t tokens_split = (36 * s * b * h + 16 * s * b) / t;
+                assert_int_equal(kept_bytes(&model, part, none, &shape), tokens_split + probs);
+                assert_int_equal(kept_bytes(&model, part, selective, &shape), tokens_split);
+            }
+        }
+    }
+}
+
 /* A size beyond any machine must not come back as a small one. */
 static void test_layer_buffers__huge_sizes_do_not_wrap(void **state)
 {
@@ -200,6 +332,9 @@ int main(void)
         cmocka_unit_test(test_layer_buffers__head_and_embedding),
         cmocka_unit_test(test_layer_buffers__kept_sizes_of_one_case),
         cmocka_unit_test(test_layer_buffers__boundary_is_fp32),
+        cmocka_unit_test(test_layer_buffers__parts_of_one_case),
+        cmocka_unit_test(test_layer_buffers__fp16_takes_what_bf16_takes),
+        cmocka_unit_test(test_layer_buffers__kept_bytes_follow_korthikanti),
         cmocka_unit_test(test_layer_buffers__huge_sizes_do_not_wrap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

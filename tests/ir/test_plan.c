@@ -38,13 +38,17 @@ static void predict(struct plan *plan)
     }
 }
 
+/* Two data-parallel ranks of one stage. */
 static struct plan make(const char *source, int64_t blocks)
 {
     struct model_overrides overrides = {.layers = blocks};
     struct plan plan = {
         .ranks = 2,
         .data_parallel = 2,
+        .tensor_parallel = 1,
         .pipeline = 1,
+        .virtual_stages = 1,
+        .schedule = SCHEDULE_1F1B,
         .threads = 1,
         .global_batch = 24,
         .micro_batch = 4,
@@ -81,6 +85,39 @@ static struct plan make(const char *source, int64_t blocks)
     return plan;
 }
 
+/* Every split at once: 2 stages of 2 chunks, 3 replicas of 4 ranks in each. The attentions are
+ * shared by all 4, the mlps by 2, the others by none; each kind has its ZeRO stage. */
+static struct plan make_split(const char *source)
+{
+    static const struct layer_strategy by_kind[LAYER_KIND_COUNT] = {
+        [LAYER_EMBEDDING] = {.tensor_parallel = 1, .zero_stage = 1},
+        [LAYER_ATTENTION] = {.tensor_parallel = 4,
+                             .sequence_parallel = true,
+                             .zero_stage = 3,
+                             .recompute = RECOMPUTE_FULL,
+                             .precision = PRECISION_FP16},
+        [LAYER_MLP] = {.tensor_parallel = 2, .zero_stage = 2, .precision = PRECISION_BF16},
+        [LAYER_HEAD] = {.tensor_parallel = 1, .zero_stage = 1},
+    };
+    static const int stages[] = {0, 0, 1, 1, 2, 2, 3, 3};
+    struct plan plan = make(source, 3);
+    struct error err;
+    assert_int_equal(plan.layer_count, COUNT(stages));
+    plan.ranks = 24;
+    plan.data_parallel = 3;
+    plan.tensor_parallel = 4;
+    plan.pipeline = 2;
+    plan.virtual_stages = 2;
+    plan.schedule = SCHEDULE_INTERLEAVED;
+    plan.micro_batches = 2;
+    for (size_t i = 0; i < plan.layer_count; i++) {
+        plan.layers[i] = by_kind[model_layer(&plan.model, i).kind];
+        plan.layers[i].stage = stages[i];
+    }
+    assert_ok(plan_validate(&plan, "made", &err), &err);
+    return plan;
+}
+
 static char *json_of(const struct plan *plan)
 {
     struct text text = {0};
@@ -89,29 +126,47 @@ static char *json_of(const struct plan *plan)
     return text.data;
 }
 
+static void check_round_trip(const struct plan *plan)
+{
+    struct plan back;
+    struct error err;
+    char *first = json_of(plan);
+    assert_ok(plan_parse(&back, first, "text", &err), &err);
+    char *second = json_of(&back);
+    assert_string_equal(first, second);
+    assert_true(plan_hash(plan) == plan_hash(&back));
+    assert_int_equal(back.tensor_parallel, plan->tensor_parallel);
+    assert_int_equal(back.virtual_stages, plan->virtual_stages);
+    assert_int_equal(back.schedule, plan->schedule);
+    for (size_t i = 0; i < plan->layer_count; i++) {
+        assert_int_equal(back.layers[i].stage, plan->layers[i].stage);
+        assert_int_equal(back.layers[i].tensor_parallel, plan->layers[i].tensor_parallel);
+        assert_int_equal(back.layers[i].sequence_parallel, plan->layers[i].sequence_parallel);
+        assert_int_equal(back.layers[i].zero_stage, plan->layers[i].zero_stage);
+        assert_int_equal(back.layers[i].recompute, plan->layers[i].recompute);
+        assert_int_equal(back.layers[i].precision, plan->layers[i].precision);
+    }
+    assert_true(plan->prediction.time_s.value == back.prediction.time_s.value);
+    assert_true(plan->prediction.time_s.deviation == back.prediction.time_s.deviation);
+    assert_int_equal(back.prediction.energy_j.provenance, PROVENANCE_ABSENT);
+    assert_int_equal(back.prediction.layers[2].saved_bytes, 128);
+    assert_string_equal(back.host, "a \"host\"");
+    assert_true(back.created_unix_ms == plan->created_unix_ms);
+    free(first);
+    free(second);
+    plan_clear(&back);
+}
+
 static void test_plan__round_trip_is_exact(void **state)
 {
     (void)state;
     static const char *const sources[] = {"gpt2", "llama-3-8b", "mistral-7b"};
     for (size_t i = 0; i < COUNT(sources); i++) {
-        struct plan plan = make(sources[i], 3), back;
-        struct error err;
-        char *first = json_of(&plan);
-        assert_ok(plan_parse(&back, first, "text", &err), &err);
-        char *second = json_of(&back);
-        assert_string_equal(first, second);
-        assert_true(plan_hash(&plan) == plan_hash(&back));
-        assert_memory_equal(plan.layers, back.layers, plan.layer_count * sizeof(*plan.layers));
-        assert_true(plan.prediction.time_s.value == back.prediction.time_s.value);
-        assert_true(plan.prediction.time_s.deviation == back.prediction.time_s.deviation);
-        assert_int_equal(back.prediction.energy_j.provenance, PROVENANCE_ABSENT);
-        assert_int_equal(back.prediction.layers[2].saved_bytes, 128);
-        assert_string_equal(back.host, "a \"host\"");
-        assert_true(back.created_unix_ms == plan.created_unix_ms);
-        free(first);
-        free(second);
+        struct plan plan = make(sources[i], 3), split = make_split(sources[i]);
+        check_round_trip(&plan);
+        check_round_trip(&split);
         plan_clear(&plan);
-        plan_clear(&back);
+        plan_clear(&split);
     }
 }
 
@@ -186,7 +241,12 @@ static void test_plan__each_broken_relation_is_named(void **state)
     BREAK(p.ranks = 0, "ranks");
     BREAK(p.data_parallel = -2, "data_parallel");
     BREAK(p.data_parallel = 1, "ranks");
-    BREAK((p.pipeline = 2, p.data_parallel = 1), "pipeline");
+    BREAK(p.pipeline = 2, "ranks");
+    BREAK((p.pipeline = 2, p.data_parallel = 1, p.micro_batches = 6), "layers[5].stage");
+    BREAK(p.virtual_stages = 2, "virtual_stages");
+    BREAK(p.schedule = SCHEDULE_GPIPE, "schedule");
+    BREAK(p.schedule = (enum schedule)9, "schedule");
+    BREAK((p.tensor_parallel = 2, p.data_parallel = 1, p.micro_batches = 6), "tensor_parallel");
     BREAK(p.threads = 0, "threads");
     BREAK(p.global_batch = 25, "global_batch");
     BREAK(p.micro_batch = 0, "micro_batch");
@@ -205,7 +265,10 @@ static void test_plan__each_broken_relation_is_named(void **state)
     BREAK(p.layers[1].stage = 1, "layers[1].stage");
     BREAK(p.layers[1].stage = -1, "layers[1].stage");
     BREAK(p.layers[1].tensor_parallel = 2, "layers[1].tensor_parallel");
-    BREAK(p.layers[1].zero_stage = 1, "layers[1].zero_stage");
+    BREAK(p.layers[1].sequence_parallel = true, "layers[1].sequence_parallel");
+    BREAK(p.layers[1].zero_stage = 4, "layers[1].zero_stage");
+    BREAK(p.layers[1].zero_stage = -1, "layers[1].zero_stage");
+    BREAK(p.layers[0].zero_stage = 1, "layers[5].zero_stage");
     BREAK(p.objective.weight_time = -1.0, "objective.weight_time");
     BREAK(p.objective.value = 0.0 / 0.0, "objective.value");
     BREAK(p.objective.bound = 2.0, "objective.bound");
@@ -217,6 +280,93 @@ static void test_plan__each_broken_relation_is_named(void **state)
 #undef BREAK
 }
 
+/* Relations that only a plan with every split can break, and what the message says is right. */
+static void test_plan__each_broken_split_is_named(void **state)
+{
+    (void)state;
+    struct error err;
+#define BREAK(change, part)                                                                        \
+    do {                                                                                           \
+        struct plan p = make_split("gpt2");                                                        \
+        change;                                                                                    \
+        assert_int_equal(plan_validate(&p, "here", &err), STATUS_INVALID);                         \
+        assert_contains(err.message, "here: key '" part);                                          \
+        plan_clear(&p);                                                                            \
+    } while (0)
+    BREAK(p.ranks = 12, "ranks': must be pipeline 2 times data_parallel 3 times tensor_parallel 4 "
+                        "= 24, is 12");
+    BREAK(p.global_batch = 25, "global_batch': must be micro_batch 4 times micro_batches 2 times "
+                               "data_parallel 3 = 24, is 25");
+    BREAK(p.schedule = SCHEDULE_1F1B, "schedule': 1f1b has 1 virtual stage, not 2");
+    BREAK(p.virtual_stages = 1, "schedule': interleaved needs 2 or more virtual_stages, not 1");
+    BREAK((p.micro_batches = 1, p.global_batch = 12),
+          "schedule': interleaved needs micro_batches in multiples of pipeline 2, not 1");
+    BREAK(p.virtual_stages = 3,
+          "layers[7].stage': must be the last of pipeline 2 times virtual_stages 3, 5, is 3");
+    BREAK(p.layers[0].stage = 1, "layers[0].stage': must be from 0 to 0, is 1");
+    BREAK(p.layers[2].stage = 2, "layers[2].stage': must be from 0 to 1, is 2");
+    BREAK(p.layers[5].stage = 1, "layers[5].stage': must be from 2 to 3, is 1");
+    BREAK(p.layers[7].stage = 4, "layers[7].stage': must be from 3 to 3, is 4");
+    BREAK(p.layers[2].tensor_parallel = 3,
+          "layers[2].tensor_parallel': must divide the plan's tensor_parallel 4, is 3");
+    BREAK((p.tensor_parallel = 8, p.ranks = 48, p.micro_batch = 8, p.global_batch = 48),
+          "tensor_parallel': must be the largest of any layer, 4, is 8");
+    BREAK((p.micro_batch = 2, p.global_batch = 12), "layers[0].tensor_parallel': 1 of the plan's 4 "
+                                                    "leaves 4 groups to share a micro_batch of 2");
+    BREAK(p.layers[3].sequence_parallel = p.layers[0].sequence_parallel = true,
+          "layers[0].sequence_parallel': must be false where tensor_parallel is 1");
+    BREAK(p.layers[7].tensor_parallel = 2, "layers[7].tensor_parallel': must be the embedding's 1");
+    BREAK(p.layers[7].zero_stage = 3, "layers[7].zero_stage': must be the embedding's 1");
+    BREAK(p.layers[1].zero_stage = 4, "layers[1].zero_stage': must be from 0 to 3, is 4");
+#undef BREAK
+}
+
+static void test_plan__an_untied_head_is_split_as_it_likes(void **state)
+{
+    (void)state;
+    struct plan plan = make_split("llama-3-8b");
+    struct error err;
+    plan.layers[7].tensor_parallel = 4;
+    plan.layers[7].sequence_parallel = true;
+    plan.layers[7].zero_stage = 3;
+    assert_ok(plan_validate(&plan, "here", &err), &err);
+    plan_clear(&plan);
+}
+
+/* T ranks that share every layer of make(): what divides, divides. */
+static enum status validate_shared(int ways, int64_t seq_length, bool sequence_parallel,
+                                   struct error *err)
+{
+    struct plan plan = make("gpt2", 1);
+    plan.model.seq_length = seq_length;
+    plan.tensor_parallel = ways;
+    plan.ranks = ways * plan.data_parallel;
+    plan.micro_batch = 1;
+    plan.global_batch = plan.micro_batches * plan.data_parallel;
+    for (size_t i = 0; i < plan.layer_count; i++) {
+        plan.layers[i].tensor_parallel = ways;
+        plan.layers[i].sequence_parallel = sequence_parallel;
+    }
+    enum status status = plan_validate(&plan, "here", err);
+    plan_clear(&plan);
+    return status;
+}
+
+static void test_plan__what_is_shared_must_divide(void **state)
+{
+    (void)state;
+    struct error err;
+    /* 12 heads */
+    assert_ok(validate_shared(4, 1024, true, &err), &err);
+    assert_int_equal(validate_shared(5, 1024, false, &err), STATUS_INVALID);
+    assert_contains(err.message, "here: key 'layers[1].tensor_parallel': attention: 12 heads");
+    /* 1022 tokens over 4 ranks: only without sequence parallelism */
+    assert_ok(validate_shared(4, 1022, false, &err), &err);
+    assert_int_equal(validate_shared(4, 1022, true, &err), STATUS_INVALID);
+    assert_contains(err.message, "here: key 'layers[0].sequence_parallel': ");
+    assert_contains(err.message, "1022 tokens");
+}
+
 static void test_plan__hostile_texts_name_the_key(void **state)
 {
     (void)state;
@@ -225,8 +375,15 @@ static void test_plan__hostile_texts_name_the_key(void **state)
     } cases[] = {
         {"temper-plan", "temper-machine", "'format'"},
         {"\"format\": \"temper-plan\",", "", "'format'"},
-        {"\"version\": 1", "\"version\": 2", "newer"},
-        {"\"version\": 1", "\"version\": -1", "'version'"},
+        {"\"version\": 2", "\"version\": 3", "newer"},
+        {"\"version\": 2", "\"version\": 0", "'version'"},
+        {"\"version\": 2", "\"version\": 1", "'tensor_parallel'"},
+        {"\"tensor_parallel\": 1,", "", "'tensor_parallel'"},
+        {"\"virtual_stages\": 1", "\"virtual_stages\": 0", "'virtual_stages'"},
+        {"\"schedule\": \"1f1b\"", "\"schedule\": \"2f2b\"", "gpipe, 1f1b, interleaved"},
+        {"\"sequence_parallel\": false", "\"sequence_parallel\": 0",
+         "'layers[0].sequence_parallel'"},
+        {"\"zero_stage\": 0", "\"zero_stage\": 4", "'layers[0].zero_stage'"},
         {"\"ranks\": 2", "\"ranks\": 2.0", "'ranks'"},
         {"\"ranks\": 2", "\"ranks\": 4294967298", "'ranks'"},
         {"\"ranks\": 2,", "", "'ranks'"},
@@ -324,6 +481,12 @@ static void test_plan__hash_covers_all_but_prediction_and_time(void **state)
     CHANGES(true, p.layers[3].recompute = RECOMPUTE_NONE);
     CHANGES(true, p.layers[3].precision = PRECISION_BF16);
     CHANGES(true, p.layers[3].zero_stage = 1);
+    CHANGES(true, p.layers[3].stage = 1);
+    CHANGES(true, p.layers[3].tensor_parallel = 2);
+    CHANGES(true, p.layers[3].sequence_parallel = true);
+    CHANGES(true, p.tensor_parallel++);
+    CHANGES(true, p.virtual_stages++);
+    CHANGES(true, p.schedule = SCHEDULE_GPIPE);
 #undef CHANGES
 }
 
@@ -336,6 +499,65 @@ static void test_plan__shape_is_the_micro_batch(void **state)
     assert_int_equal(shape.seq_length, 1024);
     assert_int_equal(shape.threads, 1);
     plan_clear(&plan);
+}
+
+static void test_plan__schedule_is_of_the_whole_plan(void **state)
+{
+    (void)state;
+    struct plan plan = make_split("gpt2");
+    struct schedule_shape shape = plan_schedule(&plan);
+    assert_int_equal(shape.kind, SCHEDULE_INTERLEAVED);
+    assert_int_equal(shape.stages, 2);
+    assert_int_equal(shape.chunks, 2);
+    assert_int_equal(shape.micro_batches, 2);
+    plan_clear(&plan);
+}
+
+static void test_plan__fp16_of_any_layer_is_found(void **state)
+{
+    (void)state;
+    struct plan plan = make("gpt2", 1);
+    assert_false(plan_has_fp16(&plan));
+    plan.layers[3].precision = PRECISION_FP16;
+    assert_true(plan_has_fp16(&plan));
+    plan_clear(&plan);
+}
+
+/* tests/ir/data/plan_1.json was written before there were splits. */
+static void test_plan__version_1_is_read(void **state)
+{
+    (void)state;
+    struct plan plan;
+    struct error err;
+    assert_ok(plan_load(&plan, TEMPER_SOURCE_DIR "/tests/ir/data/plan_1.json", &err), &err);
+    assert_int_equal(plan.ranks, 2);
+    assert_int_equal(plan.tensor_parallel, 1);
+    assert_int_equal(plan.virtual_stages, 1);
+    assert_int_equal(plan.schedule, SCHEDULE_1F1B);
+    for (size_t i = 0; i < plan.layer_count; i++)
+        assert_false(plan.layers[i].sequence_parallel);
+
+    /* phases stand under their names, and what it did not do took no time */
+    const struct prediction *p = &plan.prediction;
+    assert_true(p->phase_time_s[PHASE_BACKWARD].value == 0.01554);
+    assert_true(p->phase_time_s[PHASE_GRAD_REDUCE].value == 0.0002);
+    assert_true(p->phase_time_s[PHASE_OPTIMIZER].value == 0.0019);
+    assert_true(p->phase_time_s[PHASE_OTHER].deviation == 2e-06);
+    assert_true(p->phase_time_s[PHASE_TENSOR].value == 0.0);
+    assert_int_equal(p->phase_time_s[PHASE_PIPELINE].provenance, PROVENANCE_MEASURED);
+    assert_int_equal(p->phase_energy_j[PHASE_PARAM_GATHER].provenance, PROVENANCE_ABSENT);
+    assert_true(p->layers[1].time_s[PHASE_GRAD_REDUCE].value == 0.0001);
+    assert_int_equal(p->layers[3].energy_j[PHASE_TENSOR].provenance, PROVENANCE_ABSENT);
+
+    /* and it is written as the newest */
+    struct plan back;
+    char *text = json_of(&plan);
+    assert_contains(text, "\"version\": 2");
+    assert_ok(plan_parse(&back, text, "text", &err), &err);
+    assert_true(plan_hash(&plan) == plan_hash(&back));
+    free(text);
+    plan_clear(&plan);
+    plan_clear(&back);
 }
 
 static void test_plan__page_example_parses(void **state)
@@ -359,10 +581,16 @@ int main(void)
         cmocka_unit_test(test_plan__without_a_prediction_everything_is_absent),
         cmocka_unit_test(test_plan__copy_is_deep),
         cmocka_unit_test(test_plan__each_broken_relation_is_named),
+        cmocka_unit_test(test_plan__each_broken_split_is_named),
+        cmocka_unit_test(test_plan__an_untied_head_is_split_as_it_likes),
+        cmocka_unit_test(test_plan__what_is_shared_must_divide),
         cmocka_unit_test(test_plan__hostile_texts_name_the_key),
         cmocka_unit_test(test_plan__every_truncation_is_refused),
         cmocka_unit_test(test_plan__hash_covers_all_but_prediction_and_time),
         cmocka_unit_test(test_plan__shape_is_the_micro_batch),
+        cmocka_unit_test(test_plan__schedule_is_of_the_whole_plan),
+        cmocka_unit_test(test_plan__fp16_of_any_layer_is_found),
+        cmocka_unit_test(test_plan__version_1_is_read),
         cmocka_unit_test(test_plan__page_example_parses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
