@@ -111,6 +111,33 @@ static void test_file__pieces_of_any_size_are_kept_in_order(void **state)
     assert_entries(1);
 }
 
+/* In what is still buffered and in what has been written; what follows goes behind the end. */
+static void test_file__bytes_can_be_written_over(void **state)
+{
+    (void)state;
+    struct file_out *out = NULL;
+    struct error err;
+    char *block = calloc(100000, 1), *data = NULL;
+    size_t bytes = 0;
+    assert_non_null(block);
+    assert_int_equal(file_out_open(&out, in_folder("over"), &err), STATUS_OK);
+    assert_int_equal(file_out_write(out, "head", 4, &err), STATUS_OK);
+    assert_int_equal(file_out_rewrite(out, 1, "EA", 2, &err), STATUS_OK);
+    assert_int_equal(file_out_write(out, block, 100000, &err), STATUS_OK);
+    assert_int_equal(file_out_write(out, "tail", 4, &err), STATUS_OK);
+    assert_int_equal(file_out_rewrite(out, 0, "H", 1, &err), STATUS_OK);
+    assert_int_equal(file_out_rewrite(out, 100006, "IL", 2, &err), STATUS_OK);
+    assert_int_equal(file_out_write(out, "!", 1, &err), STATUS_OK);
+    assert_int_equal(file_out_commit(out, &err), STATUS_OK);
+    assert_int_equal(file_read(in_folder("over"), &data, &bytes, &err), STATUS_OK);
+    assert_int_equal(bytes, 100009);
+    assert_memory_equal(data, "HEAd", 4);
+    assert_memory_equal(data + 4, block, 100000);
+    assert_memory_equal(data + 100004, "taIL!", 5);
+    free(block);
+    free(data);
+}
+
 static void test_file__discard_leaves_the_target(void **state)
 {
     (void)state;
@@ -348,6 +375,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         IN_FOLDER(test_file__write_then_read),
         IN_FOLDER(test_file__pieces_of_any_size_are_kept_in_order),
+        IN_FOLDER(test_file__bytes_can_be_written_over),
         IN_FOLDER(test_file__discard_leaves_the_target),
         IN_FOLDER(test_file__a_process_that_dies_leaves_the_target),
         IN_FOLDER(test_file__a_write_that_fails_leaves_the_target),
