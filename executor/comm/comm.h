@@ -21,8 +21,9 @@ int comm_launched_ranks(void);
 /* This process's rank as the launcher says; 0 when none did. Does not initialise MPI. */
 int comm_launched_rank(void);
 
-/* Join the group of all ranks. Under a launcher: MPI (initialised here, thread level FUNNELED).
- * Without one: the self implementation with one rank. */
+/* Join the group of all ranks. Under a launcher: MPI (initialised here, thread level FUNNELED;
+ * where it grants SERIALIZED, any thread may call, one at a time). Without one: the self
+ * implementation with one rank. */
 enum status comm_open(struct comm **out, struct error *err);
 /* A group of this rank alone, whatever started the process; not collective. */
 enum status comm_open_alone(struct comm **out, struct error *err);
@@ -31,6 +32,12 @@ enum status comm_open_alone(struct comm **out, struct error *err);
 void comm_close(struct comm *comm);
 /* End every rank of the job with this exit code; does not return under MPI. */
 void comm_abort(struct comm *comm, int exit_code);
+
+/* A group of some ranks of `parent`: those that give the same `color` (0 or more), in their order
+ * there. Collective over `parent`, which must outlive it; release with comm_close. A group of one
+ * rank talks to nobody. To be called before requests are under way: alone of all calls it pushes
+ * none. */
+enum status comm_split(struct comm *parent, int color, struct comm **out, struct error *err);
 
 int comm_rank(const struct comm *comm);
 int comm_size(const struct comm *comm);
@@ -46,16 +53,48 @@ enum status comm_all_reduce_sum_f64(struct comm *comm, double *data, size_t coun
                                     struct error *err);
 enum status comm_all_reduce_max_i64(struct comm *comm, int64_t *data, size_t count,
                                     struct error *err);
-/* Start an in-place sum; it progresses in comm_poll and ends in comm_wait. `data` is not touched in
- * between. Any number may be under way; every rank starts them in the same order. */
+/* Likewise the maximum. */
+enum status comm_all_reduce_max(struct comm *comm, float *data, size_t count, struct error *err);
+
+/* ---- requests: start now, wait later ----
+ *
+ * A request progresses in comm_poll and in every waiting call, and ends in comm_wait. Its data is
+ * not touched in between. Any number may be under way; every rank of a group starts the same
+ * collectives in the same order. Requests of different groups do not hold each other up. */
+
+/* In-place sum. */
 enum status comm_all_reduce_start(struct comm *comm, float *data, size_t count,
                                   struct comm_request **out, struct error *err);
-/* Push all requests of this group a little further; cheap, not collective. */
+/* Over the pieces of base/partition.h with this group's size (`count` as there). After the wait the
+ * sum of the block of piece i that this rank owns stands at data + first_i; the rest of the piece
+ * is undefined. */
+enum status comm_reduce_scatter_start(struct comm *comm, float *data, size_t count,
+                                      struct comm_request **out, struct error *err);
+/* The reverse, of elements of 2 or 4 bytes: each rank has written its own block of each piece in
+ * its place (first_i + rank * block_i), and after the wait all blocks are there. */
+enum status comm_all_gather_start(struct comm *comm, void *data, size_t count, size_t element_bytes,
+                                  struct comm_request **out, struct error *err);
+/* To and from one rank. A message is met by the receive of the same tag (0 .. 32767) and bytes;
+ * messages of one tag between two ranks arrive in order. */
+enum status comm_send_start(struct comm *comm, const void *data, size_t bytes, int to, int tag,
+                            struct comm_request **out, struct error *err);
+enum status comm_receive_start(struct comm *comm, void *data, size_t bytes, int from, int tag,
+                               struct comm_request **out, struct error *err);
+/* Push all requests of this group, of the groups split from it and of the one that it was split
+ * from a little further; cheap, not collective. */
 void comm_poll(struct comm *comm);
-/* Wait for the request and free it. */
+/* Has it ended? Pushes it on; comm_wait is still due. */
+bool comm_test(struct comm *comm, struct comm_request *request);
+/* Wait for the request and free it. NULL: nothing to wait for. */
 enum status comm_wait(struct comm *comm, struct comm_request *request, struct error *err);
-/* out [size * count] gathers `in` [count] of every rank. */
-enum status comm_all_gather(struct comm *comm, const float *in, float *out, size_t count,
+/* Since when (base/clock.h, ns) this process has been waiting inside a call of any group, and for
+ * what ("all-reduce"); 0: it is not waiting. May be asked from another thread. */
+int64_t comm_waiting_since_ns(const char **call);
+
+/* ---- blocking collectives ---- */
+
+/* out [size * bytes] gathers `bytes` of every rank. */
+enum status comm_all_gather(struct comm *comm, const void *in, void *out, size_t bytes,
                             struct error *err);
 /* out [count] is this rank's piece of the sum of all `in` [size * count]. */
 enum status comm_reduce_scatter(struct comm *comm, const float *in, float *out, size_t count,

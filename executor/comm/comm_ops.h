@@ -1,9 +1,9 @@
 /* What an implementation of comm.h supplies; seen by comm.c, launcher.c and impls/ only.
  *
  * An implementation embeds `struct comm` as the first member of its own struct, and `struct
- * comm_request` likewise. Every function has the contract of its namesake in comm.h; counts are
- * never zero for those that take one, except in `start` and `gather_bytes`, `send` and `receive`.
- */
+ * comm_request` likewise. Every function has the contract of its namesake in comm.h; the counts of
+ * blocking collectives are never zero, except in `gather_bytes`, `send` and `receive`. Messages are
+ * only asked of groups of several ranks. */
 #ifndef TEMPER_COMM_COMM_OPS_H
 #define TEMPER_COMM_COMM_OPS_H
 
@@ -11,10 +11,11 @@
 
 enum { COMM_LIBRARY_BYTES = 64 };
 
-enum comm_element { ELEMENT_F32_SUM, ELEMENT_F64_SUM, ELEMENT_I64_MAX, ELEMENT_COUNT };
+enum comm_element { ELEMENT_F32_SUM, ELEMENT_F64_SUM, ELEMENT_I32_MAX, ELEMENT_I64_MAX };
 
 struct comm {
     const struct comm_ops *ops;
+    struct comm *parent; /* the group that this one was split from; NULL: none */
     int rank, size, local_size;
     char library[COMM_LIBRARY_BYTES];
     size_t chunk_count; /* most elements that one call of the library takes; equal on all ranks */
@@ -22,11 +23,19 @@ struct comm {
 
 struct comm_request {
     const struct comm *owner;
+    const char *call; /* what a rank that waits for it is waiting for */
+};
+
+/* A message to or from one rank. */
+struct comm_message {
+    size_t bytes;
+    int rank, tag;
 };
 
 struct comm_ops {
     bool (*usable)(void); /* comm_open takes the first of the table that is */
     enum status (*open)(struct comm **out, struct error *err);
+    enum status (*split)(struct comm *parent, int color, struct comm **out, struct error *err);
     void (*close)(struct comm *comm);
     void (*abort)(struct comm *comm, int exit_code);
     enum status (*barrier)(struct comm *comm, struct error *err);
@@ -34,11 +43,22 @@ struct comm_ops {
                              struct error *err);
     enum status (*all_reduce)(struct comm *comm, void *data, size_t count,
                               enum comm_element element, struct error *err);
-    enum status (*start)(struct comm *comm, float *data, size_t count, struct comm_request **out,
-                         struct error *err);
+    enum status (*all_reduce_start)(struct comm *comm, float *data, size_t count,
+                                    struct comm_request **out, struct error *err);
+    enum status (*reduce_scatter_start)(struct comm *comm, float *data, size_t count,
+                                        struct comm_request **out, struct error *err);
+    enum status (*all_gather_start)(struct comm *comm, void *data, size_t count,
+                                    size_t element_bytes, struct comm_request **out,
+                                    struct error *err);
+    enum status (*send_start)(struct comm *comm, const void *data,
+                              const struct comm_message *message, struct comm_request **out,
+                              struct error *err);
+    enum status (*receive_start)(struct comm *comm, void *data, const struct comm_message *message,
+                                 struct comm_request **out, struct error *err);
     void (*poll)(struct comm *comm);
+    bool (*test)(struct comm *comm, struct comm_request *request);
     enum status (*wait)(struct comm *comm, struct comm_request *request, struct error *err);
-    enum status (*all_gather)(struct comm *comm, const float *in, float *out, size_t count,
+    enum status (*all_gather)(struct comm *comm, const void *in, void *out, size_t bytes,
                               struct error *err);
     enum status (*reduce_scatter)(struct comm *comm, const float *in, float *out, size_t count,
                                   struct error *err);
@@ -52,5 +72,8 @@ struct comm_ops {
 
 extern const struct comm_ops comm_self_ops;
 extern const struct comm_ops comm_mpi_ops;
+
+/* A group of this rank alone that was split from `parent`; NULL: from none. */
+enum status comm_self_open(struct comm *parent, struct comm **out, struct error *err);
 
 #endif

@@ -1,111 +1,28 @@
-/* All-reduces under way: a queue of pieces of which only a few are MPI's at a time.
- *
- * A non-blocking all-reduce keeps a copy of its data inside MPI until it ends; without a window, a
- * whole model's gradients would be held twice. Pieces start in the order of their requests and
- * places, the same at every rank, whatever the timing. They have a communicator of their own, so
- * that a blocking collective in between cannot stand before them at one rank and behind them at
- * another. */
+/* Requests: collectives in a group's queue and messages. The queue has a communicator of its own,
+ * so that a blocking collective in between cannot stand before a request at one rank and behind it
+ * at another. */
 #include "executor/comm/impls/mpi_comm.h"
 
+#include "base/partition.h"
 #include <assert.h>
 #include <stdlib.h>
 
-/* 1 MiB: large enough for bandwidth, small enough to stay in cache between its sum and its copies.
- * With 4 under way, 28 MiB took 5.5 ms between two ranks of a host; with pieces of a quarter or of
- * twice the size 7 to 8 ms. */
-enum { PIECE_COUNT = 1 << 18 };
-
-static size_t piece_count(const struct mpi_comm *mpi)
+static struct mpi_request *link_request(struct mpi_comm *mpi, const struct mpi_request *described)
 {
-    return mpi->base.chunk_count < PIECE_COUNT ? mpi->base.chunk_count : PIECE_COUNT;
-}
-
-static void note_failure(struct mpi_comm *mpi, int code)
-{
-    if (mpi->failure == MPI_SUCCESS)
-        mpi->failure = code;
-}
-
-/* Hand the next piece of the queue to MPI; false when nothing waits to be started. */
-static bool start_piece(struct mpi_comm *mpi, size_t slot)
-{
-    struct mpi_request *request = mpi->next_started;
-    if (request == NULL)
-        return false;
-    size_t left = request->count - request->started;
-    size_t length = left < piece_count(mpi) ? left : piece_count(mpi);
-    int code = MPI_Iallreduce(MPI_IN_PLACE, request->data + request->started, (int)length,
-                              MPI_FLOAT, MPI_SUM, mpi->queue, &mpi->pieces[slot]);
-    request->started += length;
-    if (request->started == request->count)
-        mpi->next_started = request->newer;
-    if (code == MPI_SUCCESS) {
-        mpi->owners[slot] = request;
-        request->under_way++;
-    } else {
-        mpi->pieces[slot] = MPI_REQUEST_NULL;
-        note_failure(mpi, code);
-    }
-    return true;
-}
-
-static void fill_window(struct mpi_comm *mpi)
-{
-    for (size_t slot = 0; slot < MPI_WINDOW_PIECES; slot++)
-        while (mpi->pieces[slot] == MPI_REQUEST_NULL && start_piece(mpi, slot))
-            ;
-}
-
-/* Pieces that MPI_Testsome or MPI_Waitsome reported as ended make room for the next. */
-static void retire(struct mpi_comm *mpi, int code, int ended_count, const int *ended,
-                   const MPI_Status *states)
-{
-    if (ended_count == MPI_UNDEFINED) {
-        note_failure(mpi, code);
-        return;
-    }
-    for (int i = 0; i < ended_count; i++) {
-        mpi->owners[ended[i]]->under_way--;
-        if (code == MPI_ERR_IN_STATUS)
-            note_failure(mpi, states[i].MPI_ERROR);
-    }
-    if (code != MPI_ERR_IN_STATUS)
-        note_failure(mpi, code);
-    fill_window(mpi);
-}
-
-enum status mpi_start(struct comm *comm, float *data, size_t count, struct comm_request **out,
-                      struct error *err)
-{
-    struct mpi_comm *mpi = (struct mpi_comm *)comm;
-    struct mpi_request *request = calloc(1, sizeof(*request));
+    struct mpi_request *request = malloc(sizeof(*request));
     if (!request)
-        return error_memory(err, sizeof(*request), "an all-reduce request");
-    request->base.owner = comm;
-    request->data = data;
-    request->count = count;
+        return NULL;
+    *request = *described;
+    request->base.owner = &mpi->base;
+    request->group = mpi;
+    request->failure = MPI_SUCCESS;
     request->older = mpi->newest;
     if (mpi->newest)
         mpi->newest->newer = request;
     else
         mpi->oldest = request;
     mpi->newest = request;
-    if (mpi->next_started == NULL && count > 0)
-        mpi->next_started = request;
-    fill_window(mpi);
-    *out = &request->base;
-    return STATUS_OK;
-}
-
-void mpi_poll(struct comm *comm)
-{
-    struct mpi_comm *mpi = (struct mpi_comm *)comm;
-    int ended_count = MPI_UNDEFINED, ended[MPI_WINDOW_PIECES];
-    MPI_Status states[MPI_WINDOW_PIECES];
-    if (mpi->oldest == NULL)
-        return;
-    int code = MPI_Testsome(MPI_WINDOW_PIECES, mpi->pieces, &ended_count, ended, states);
-    retire(mpi, code, ended_count, ended, states);
+    return request;
 }
 
 static void unlink_request(struct mpi_comm *mpi, struct mpi_request *request)
@@ -120,22 +37,200 @@ static void unlink_request(struct mpi_comm *mpi, struct mpi_request *request)
         mpi->newest = request->older;
 }
 
+/* Where a window receives what it adds up, from the first sum until the group is closed: a piece,
+ * and what rounds its blocks up. */
+static enum status have_scratch(struct mpi_comm *mpi, struct mpi_lane *lane, struct error *err)
+{
+    size_t count = PARTITION_PIECE + (size_t)mpi->base.size * PARTITION_ALIGN;
+    size_t bytes = MPI_WINDOW_PIECES * count * sizeof(float);
+    if (lane->scratch)
+        return STATUS_OK;
+    lane->scratch = malloc(bytes);
+    if (!lane->scratch)
+        return error_memory(err, bytes, "blocks to be added up");
+    for (size_t i = 0; i < MPI_WINDOW_PIECES; i++)
+        lane->window[i].scratch = lane->scratch + i * count;
+    return STATUS_OK;
+}
+
+enum status mpi_collective_start(struct mpi_comm *mpi, struct mpi_lane *lane,
+                                 const struct mpi_request *described, struct comm_request **out,
+                                 struct error *err)
+{
+    if (described->work->adds)
+        TRY(have_scratch(mpi, lane, err));
+    TRY(mpi_check(mpi->family->failure, "messages under way", err));
+    struct mpi_request *request = link_request(mpi, described);
+    if (!request)
+        return error_memory(err, sizeof(*request), "a request");
+    request->base.call = request->work->call;
+    request->lane = lane;
+    request->pieces = request->work->pieces(mpi, request);
+    if (request->pieces > 0) {
+        if (lane->oldest)
+            lane->newest->next_queued = request;
+        else
+            lane->oldest = request;
+        lane->newest = request;
+        mpi_lane_fill(mpi, lane);
+    }
+    *out = &request->base;
+    return STATUS_OK;
+}
+
+enum status mpi_all_reduce_start(struct comm *comm, float *data, size_t count,
+                                 struct comm_request **out, struct error *err)
+{
+    struct mpi_comm *mpi = (struct mpi_comm *)comm;
+    const struct mpi_request request = {.work = &mpi_work_sum,
+                                        .data = (char *)data,
+                                        .count = count,
+                                        .type = MPI_FLOAT,
+                                        .element_bytes = sizeof(*data)};
+    return mpi_collective_start(mpi, &mpi->queue, &request, out, err);
+}
+
+enum status mpi_reduce_scatter_start(struct comm *comm, float *data, size_t count,
+                                     struct comm_request **out, struct error *err)
+{
+    struct mpi_comm *mpi = (struct mpi_comm *)comm;
+    const struct mpi_request request = {.work = &mpi_work_reduce_scatter,
+                                        .data = (char *)data,
+                                        .out = (char *)data,
+                                        .count = count,
+                                        .is_partition = true,
+                                        .type = MPI_FLOAT,
+                                        .element_bytes = sizeof(*data)};
+    assert(count == partition_padded(count, comm->size));
+    return mpi_collective_start(mpi, &mpi->queue, &request, out, err);
+}
+
+enum status mpi_all_gather_start(struct comm *comm, void *data, size_t count, size_t element_bytes,
+                                 struct comm_request **out, struct error *err)
+{
+    struct mpi_comm *mpi = (struct mpi_comm *)comm;
+    const struct mpi_request request = {.work = &mpi_work_all_gather,
+                                        .data = data,
+                                        .count = count,
+                                        .is_partition = true,
+                                        .type = element_bytes == 2 ? MPI_UINT16_T : MPI_UINT32_T,
+                                        .element_bytes = element_bytes};
+    assert(count == partition_padded(count, comm->size));
+    return mpi_collective_start(mpi, &mpi->queue, &request, out, err);
+}
+
+/* ---- messages ---- */
+
+/* MPI counts in int, so that a large one goes in chunks; they keep their order. An empty one is a
+ * chunk too. */
+static size_t chunk_total(const struct mpi_comm *mpi, size_t bytes)
+{
+    size_t chunk = mpi->base.chunk_count;
+    return bytes == 0 ? 1 : bytes / chunk + (bytes % chunk > 0);
+}
+
+static int chunk_bytes(const struct mpi_comm *mpi, size_t bytes, size_t index)
+{
+    size_t left = bytes - index * mpi->base.chunk_count;
+    return (int)(left < mpi->base.chunk_count ? left : mpi->base.chunk_count);
+}
+
+static struct mpi_request *message_request(struct mpi_comm *mpi, const char *call, size_t chunks,
+                                           struct error *err)
+{
+    const struct mpi_request described = {.base.call = call};
+    struct mpi_request *request = NULL;
+    if (mpi_family_reserve(mpi->family, chunks, err) != STATUS_OK)
+        return NULL;
+    request = link_request(mpi, &described);
+    if (!request)
+        (void)error_memory(err, sizeof(*request), "a request");
+    return request;
+}
+
+enum status mpi_send_start(struct comm *comm, const void *data, const struct comm_message *message,
+                           struct comm_request **out, struct error *err)
+{
+    struct mpi_comm *mpi = (struct mpi_comm *)comm;
+    size_t chunks = chunk_total(mpi, message->bytes);
+    struct mpi_request *request = message_request(mpi, "send", chunks, err);
+    if (!request)
+        return err->status;
+    const struct mpi_message posted = {.request = request, .due_bytes = -1};
+    for (size_t i = 0; i < chunks; i++) {
+        MPI_Request handle;
+        int code = MPI_Isend((const char *)data + i * comm->chunk_count,
+                             chunk_bytes(mpi, message->bytes, i), MPI_BYTE, message->rank,
+                             message->tag, mpi->messages, &handle);
+        mpi_posted(mpi, &posted, code, handle);
+    }
+    *out = &request->base;
+    return STATUS_OK;
+}
+
+enum status mpi_receive_start(struct comm *comm, void *data, const struct comm_message *message,
+                              struct comm_request **out, struct error *err)
+{
+    struct mpi_comm *mpi = (struct mpi_comm *)comm;
+    size_t chunks = chunk_total(mpi, message->bytes);
+    struct mpi_request *request = message_request(mpi, "receive", chunks, err);
+    if (!request)
+        return err->status;
+    for (size_t i = 0; i < chunks; i++) {
+        const struct mpi_message posted = {.request = request,
+                                           .due_bytes = chunk_bytes(mpi, message->bytes, i)};
+        MPI_Request handle;
+        int code = MPI_Irecv((char *)data + i * comm->chunk_count, posted.due_bytes, MPI_BYTE,
+                             message->rank, message->tag, mpi->messages, &handle);
+        mpi_posted(mpi, &posted, code, handle);
+    }
+    *out = &request->base;
+    return STATUS_OK;
+}
+
+/* ---- progress and the end ---- */
+
+void mpi_poll(struct comm *comm)
+{
+    mpi_family_push(((struct mpi_comm *)comm)->family, false);
+}
+
+static bool has_ended(const struct mpi_request *request)
+{
+    return request->started == request->pieces && request->under_way == 0;
+}
+
+bool mpi_test(struct comm *comm, struct comm_request *base)
+{
+    const struct mpi_request *request = (const struct mpi_request *)base;
+    if (!has_ended(request))
+        mpi_poll(comm);
+    return has_ended(request);
+}
+
+static enum status outcome(const struct mpi_family *family, const struct mpi_request *request,
+                           struct error *err)
+{
+    TRY(mpi_check(request->failure, request->base.call, err));
+    if (!has_ended(request))
+        return mpi_check(family->failure, request->base.call, err);
+    if (request->arrived_bytes != request->due_bytes)
+        return error_set(err, STATUS_FAILED,
+                         "receive: a message of %d bytes came from rank %d where one of %d was due",
+                         request->arrived_bytes, request->from, request->due_bytes);
+    return STATUS_OK;
+}
+
 enum status mpi_wait(struct comm *comm, struct comm_request *base, struct error *err)
 {
     struct mpi_comm *mpi = (struct mpi_comm *)comm;
     struct mpi_request *request = (struct mpi_request *)base;
-    while (request->started < request->count || request->under_way > 0) {
-        int ended_count = MPI_UNDEFINED, ended[MPI_WINDOW_PIECES];
-        MPI_Status states[MPI_WINDOW_PIECES];
-        int code = MPI_Waitsome(MPI_WINDOW_PIECES, mpi->pieces, &ended_count, ended, states);
-        assert(ended_count != MPI_UNDEFINED || code != MPI_SUCCESS);
-        retire(mpi, code, ended_count, ended, states);
-        if (ended_count == MPI_UNDEFINED)
-            break; /* MPI itself failed: nothing more will end */
-    }
+    while (!has_ended(request) && mpi->family->failure == MPI_SUCCESS)
+        mpi_family_push(mpi->family, true);
+    enum status status = outcome(mpi->family, request, err);
     unlink_request(mpi, request);
     free(request);
-    return mpi_check(mpi->failure, "all-reduce under way", err);
+    return status;
 }
 
 void mpi_requests_end(struct mpi_comm *mpi)
