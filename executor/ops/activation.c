@@ -9,7 +9,7 @@ struct activation activation_of(const struct layer_view *view, const struct laye
         .tokens = view->dims.tokens,
         .ffn = view->dims.ffn,
         .is_gated = call->model->family == MODEL_LLAMA,
-        .bf16 = view->dims.bf16,
+        .precision = view->dims.precision,
     };
 }
 
@@ -62,56 +62,59 @@ static void swiglu_backward(const float *gate, const float *up, const float *act
     }
 }
 
-/* A chunk of an array that is fp32, or bf16 and then widened into `buffer`. */
-static const float *open_chunk(const void *data, size_t at, size_t count, bool bf16, float *buffer)
+/* A chunk of an array that is fp32, or 16 bit and then widened into `buffer`. */
+static const float *open_chunk(const void *data, size_t at, size_t count, enum precision precision,
+                               float *buffer)
 {
-    if (!bf16)
+    if (precision == PRECISION_FP32)
         return (const float *)data + at;
-    bf16_widen((const uint16_t *)data + at, buffer, count);
+    convert_widen((const uint16_t *)data + at, buffer, count, precision);
     return buffer;
 }
 
 /* Where to compute a chunk of an output; close_chunk puts it there. */
-static float *output_chunk(void *data, size_t at, bool bf16, float *buffer)
+static float *output_chunk(void *data, size_t at, enum precision precision, float *buffer)
 {
-    return bf16 ? buffer : (float *)data + at;
+    return precision == PRECISION_FP32 ? (float *)data + at : buffer;
 }
 
-static void close_chunk(const float *chunk, void *data, size_t at, size_t count, bool bf16)
+static void close_chunk(const float *chunk, void *data, size_t at, size_t count,
+                        enum precision precision)
 {
-    if (bf16)
-        bf16_narrow(chunk, (uint16_t *)data + at, count);
+    if (precision != PRECISION_FP32)
+        convert_narrow(chunk, (uint16_t *)data + at, count, precision);
 }
 
 static void forward_chunk(const struct activation *z, const void *pre, void *act, size_t pre_at,
                           size_t act_at, size_t count)
 {
     float buffers[3][CONVERT_CHUNK];
-    const float *first = open_chunk(pre, pre_at, count, z->bf16, buffers[0]);
-    float *out = output_chunk(act, act_at, z->bf16, buffers[2]);
+    const float *first = open_chunk(pre, pre_at, count, z->precision, buffers[0]);
+    float *out = output_chunk(act, act_at, z->precision, buffers[2]);
     if (z->is_gated)
-        swiglu(first, open_chunk(pre, pre_at + z->ffn, count, z->bf16, buffers[1]), out, count);
+        swiglu(first, open_chunk(pre, pre_at + z->ffn, count, z->precision, buffers[1]), out,
+               count);
     else
         gelu(first, out, count);
-    close_chunk(out, act, act_at, count, z->bf16);
+    close_chunk(out, act, act_at, count, z->precision);
 }
 
 static void backward_chunk(const struct activation *z, const void *pre, const void *act_gradient,
                            void *pre_gradient, size_t pre_at, size_t act_at, size_t count)
 {
     float buffers[5][CONVERT_CHUNK];
-    const float *first = open_chunk(pre, pre_at, count, z->bf16, buffers[0]);
-    const float *incoming = open_chunk(act_gradient, act_at, count, z->bf16, buffers[1]);
-    float *out = output_chunk(pre_gradient, pre_at, z->bf16, buffers[2]);
+    const float *first = open_chunk(pre, pre_at, count, z->precision, buffers[0]);
+    const float *incoming = open_chunk(act_gradient, act_at, count, z->precision, buffers[1]);
+    float *out = output_chunk(pre_gradient, pre_at, z->precision, buffers[2]);
     if (z->is_gated) {
-        const float *up = open_chunk(pre, pre_at + z->ffn, count, z->bf16, buffers[3]);
-        float *up_out = output_chunk(pre_gradient, pre_at + z->ffn, z->bf16, buffers[4]);
+        const float *up = open_chunk(pre, pre_at + z->ffn, count, z->precision, buffers[3]);
+        float *up_out = output_chunk(pre_gradient, pre_at + z->ffn, z->precision, buffers[4]);
         swiglu_backward(first, up, incoming, out, up_out, count);
-        close_chunk(up_out, pre_gradient, pre_at + z->ffn, count, z->bf16);
+        close_chunk(up_out, pre_gradient, pre_at + z->ffn, count, z->precision);
     } else {
         gelu_backward(first, incoming, out, count);
     }
-    close_chunk(out, pre_gradient, pre_at, count, z->bf16);
+    close_chunk(out, pre_gradient, pre_at, count, z->precision);
 }
 
 void activation_forward(struct device *device, const struct activation *z, const void *pre,

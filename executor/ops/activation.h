@@ -8,7 +8,7 @@
 struct activation {
     size_t tokens, ffn;
     bool is_gated; /* SwiGLU: pre is [tokens, 2 ffn], gate then up; GELU: [tokens, ffn] */
-    bool bf16;     /* of all arrays */
+    enum precision precision; /* of all arrays */
 };
 
 struct activation activation_of(const struct layer_view *view, const struct layer_call *call);

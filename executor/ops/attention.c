@@ -8,7 +8,7 @@
 struct attention attention_of(const struct layer_view *view, const struct layer_call *call)
 {
     struct buffer_spec buffers[LAYER_BUFFERS_MAX];
-    size_t count = layer_buffers(call->model, call->kind, call->mode, &call->shape, buffers);
+    size_t count = layer_part_buffers(call->model, &call->part, call->mode, &call->shape, buffers);
     size_t scratch_bytes = 0;
     for (size_t i = 0; i < count; i++) {
         if (buffers[i].slot == SLOT_THREAD)
@@ -37,8 +37,8 @@ static void forward_unit(const struct attention *z, size_t index)
         for (size_t begin = 0; begin < d->length; begin += ATTENTION_BLOCK_ROWS) {
             struct block b = attention_block(z, &w, &unit, head, begin);
             attention_block_probs(z, &unit, &b);
-            if (z->probs != NULL && d->bf16)
-                attention_pack(b.probs, b.height, b.width, z->probs, b.probs_at, d->length);
+            if (z->probs != NULL && d->is_16)
+                attention_pack(z, b.probs, b.height, b.width, z->probs, b.probs_at, d->length);
             attention_block_context(z, &w, &unit, &b);
         }
     }
@@ -75,7 +75,7 @@ static struct sums sums_begin(const struct attention *z, const struct workspace 
 {
     const struct layer_dims *d = &z->dims;
     struct sums sums = {w->k_gradient, w->v_gradient};
-    if (!d->bf16) {
+    if (!d->is_16) {
         sums.k = (float *)z->qkv_gradient + unit->k_at;
         sums.v = (float *)z->qkv_gradient + unit->v_at;
     }
@@ -105,12 +105,12 @@ static void backward_block(const struct attention *z, const struct workspace *w,
                              scale);
     }
 
-    float *q_gradient = d->bf16 ? w->result : (float *)z->qkv_gradient + b->q_at;
+    float *q_gradient = d->is_16 ? w->result : (float *)z->qkv_gradient + b->q_at;
     gemm_piece(b->height, d->head_dim, width, 1.0f, slope,
                (struct piece){unit->k + keys_at, stride, false}, 0.0f, q_gradient,
-               d->bf16 ? d->head_dim : d->qkv);
-    if (d->bf16)
-        attention_pack(q_gradient, b->height, d->head_dim, z->qkv_gradient, b->q_at, d->qkv);
+               d->is_16 ? d->head_dim : d->qkv);
+    if (d->is_16)
+        attention_pack(z, q_gradient, b->height, d->head_dim, z->qkv_gradient, b->q_at, d->qkv);
     slope.transposed = true;
     gemm_piece(width, d->head_dim, b->height, 1.0f, slope, (struct piece){b->q, b->q_stride, false},
                1.0f, sums.k + keys_at, stride);
@@ -128,16 +128,16 @@ static void backward_unit(const struct attention *z, size_t index)
             struct block b = attention_block(z, &w, &unit, head, begin);
             if (z->probs == NULL)
                 attention_block_probs(z, &unit, &b);
-            else if (d->bf16)
-                attention_unpack(z->probs, b.probs_at, d->length, b.height, b.width, b.probs);
+            else if (d->is_16)
+                attention_unpack(z, z->probs, b.probs_at, d->length, b.height, b.width, b.probs);
             if (z->context != NULL)
                 attention_block_context(z, &w, &unit, &b);
             backward_block(z, &w, &unit, &b, sums);
         }
     }
-    if (d->bf16) {
-        attention_pack(sums.k, d->length, d->head_dim, z->qkv_gradient, unit.k_at, d->qkv);
-        attention_pack(sums.v, d->length, d->head_dim, z->qkv_gradient, unit.v_at, d->qkv);
+    if (d->is_16) {
+        attention_pack(z, sums.k, d->length, d->head_dim, z->qkv_gradient, unit.k_at, d->qkv);
+        attention_pack(z, sums.v, d->length, d->head_dim, z->qkv_gradient, unit.v_at, d->qkv);
     }
 }
 

@@ -4,7 +4,7 @@
  *
  * A thread takes one key/value head of one sequence at a time with all the query heads that share
  * it, and of them ATTENTION_BLOCK_ROWS queries at once, so that only keys that some of them see are
- * multiplied. The arithmetic is fp32 in both precisions; in bf16 the probabilities are rounded
+ * multiplied. The arithmetic is fp32 in every precision; in 16 bit the probabilities are rounded
  * before they are used, kept or not, so that every recompute mode gives the same bits. */
 #ifndef TEMPER_OPS_ATTENTION_H
 #define TEMPER_OPS_ATTENTION_H
@@ -14,11 +14,11 @@
 struct attention {
     struct layer_dims dims;
     size_t window;   /* 0: none */
-    const void *qkv; /* [tokens, qkv], fp32 or bf16 */
+    const void *qkv; /* [tokens, qkv], fp32 or 16 bit */
     void *probs;     /* [sequences, heads, length, length], the same; NULL: not kept */
     void *context;   /* [tokens, context], the same; backward: NULL unless it shall be made */
     const float *context_gradient; /* [tokens, context]; backward */
-    void *qkv_gradient;            /* [tokens, qkv], fp32 or bf16; backward */
+    void *qkv_gradient;            /* [tokens, qkv], fp32 or 16 bit; backward */
     float *scratch;                /* [threads, attention_thread_floats] */
     size_t scratch_floats;         /* of one thread */
 };

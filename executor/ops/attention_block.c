@@ -18,7 +18,7 @@ struct workspace attention_workspace(const struct attention *z)
     float *at = z->scratch + (size_t)omp_get_thread_num() * z->scratch_floats;
     struct workspace w = {.probs = at, .probs_gradient = at + rows * length};
     at += 2 * rows * length;
-    if (z->dims.bf16) {
+    if (z->dims.is_16) {
         w.k = at;
         w.v = at + length * head_dim;
         w.k_gradient = at + 2 * length * head_dim;
@@ -32,18 +32,20 @@ struct workspace attention_workspace(const struct attention *z)
     return w;
 }
 
-void attention_unpack(const void *data, size_t at, size_t stride, size_t rows, size_t width,
-                      float *out)
+void attention_unpack(const struct attention *z, const void *data, size_t at, size_t stride,
+                      size_t rows, size_t width, float *out)
 {
     for (size_t i = 0; i < rows; i++)
-        bf16_widen((const uint16_t *)data + at + i * stride, out + i * width, width);
+        convert_widen((const uint16_t *)data + at + i * stride, out + i * width, width,
+                      z->dims.precision);
 }
 
-void attention_pack(const float *data, size_t rows, size_t width, void *out, size_t at,
-                    size_t stride)
+void attention_pack(const struct attention *z, const float *data, size_t rows, size_t width,
+                    void *out, size_t at, size_t stride)
 {
     for (size_t i = 0; i < rows; i++)
-        bf16_narrow(data + i * width, (uint16_t *)out + at + i * stride, width);
+        convert_narrow(data + i * width, (uint16_t *)out + at + i * stride, width,
+                       z->dims.precision);
 }
 
 struct unit attention_unit(const struct attention *z, const struct workspace *w, size_t index)
@@ -52,9 +54,9 @@ struct unit attention_unit(const struct attention *z, const struct workspace *w,
     struct unit u = {.sequence = index / d->kv_heads, .kv_head = index % d->kv_heads};
     u.k_at = u.sequence * d->length * d->qkv + (d->heads + u.kv_head) * d->head_dim;
     u.v_at = u.k_at + d->kv_heads * d->head_dim;
-    if (d->bf16) {
-        attention_unpack(z->qkv, u.k_at, d->qkv, d->length, d->head_dim, w->k);
-        attention_unpack(z->qkv, u.v_at, d->qkv, d->length, d->head_dim, w->v);
+    if (d->is_16) {
+        attention_unpack(z, z->qkv, u.k_at, d->qkv, d->length, d->head_dim, w->k);
+        attention_unpack(z, z->qkv, u.v_at, d->qkv, d->length, d->head_dim, w->v);
         u.k = w->k;
         u.v = w->v;
         u.stride = d->head_dim;
@@ -81,12 +83,12 @@ struct block attention_block(const struct attention *z, const struct workspace *
 
     b.q = (const float *)z->qkv + b.q_at;
     b.q_stride = d->qkv;
-    if (d->bf16) {
-        attention_unpack(z->qkv, b.q_at, d->qkv, b.height, d->head_dim, w->q);
+    if (d->is_16) {
+        attention_unpack(z, z->qkv, b.q_at, d->qkv, b.height, d->head_dim, w->q);
         b.q = w->q;
         b.q_stride = d->head_dim;
     }
-    bool in_place = z->probs != NULL && !d->bf16;
+    bool in_place = z->probs != NULL && !d->is_16;
     b.probs = in_place ? (float *)z->probs + b.probs_at : w->probs;
     b.probs_stride = in_place ? d->length : b.width;
     return b;
@@ -110,14 +112,6 @@ static void softmax_row(float *row, size_t visible)
         row[j] *= scale;
 }
 
-OPS_CLONES
-static void round_row(float *row, size_t width)
-{
-#pragma omp simd
-    for (size_t j = 0; j < width; j++)
-        row[j] = float_from_bf16(bf16_from_float(row[j]));
-}
-
 void attention_block_probs(const struct attention *z, const struct unit *unit,
                            const struct block *b)
 {
@@ -134,8 +128,8 @@ void attention_block_probs(const struct attention *z, const struct unit *unit,
         softmax_row(row + first, end - first);
         memset(row, 0, first * sizeof(float));
         memset(row + end, 0, (b->width - end) * sizeof(float));
-        if (z->dims.bf16)
-            round_row(row, b->width);
+        if (z->dims.is_16)
+            convert_round(row, b->width, z->dims.precision);
     }
 }
 
@@ -143,11 +137,11 @@ void attention_block_context(const struct attention *z, const struct workspace *
                              const struct unit *unit, const struct block *b)
 {
     const struct layer_dims *d = &z->dims;
-    float *context = d->bf16 ? w->result : (float *)z->context + b->context_at;
+    float *context = d->is_16 ? w->result : (float *)z->context + b->context_at;
     gemm_piece(b->height, d->head_dim, b->width, 1.0f,
                (struct piece){b->probs, b->probs_stride, false},
                (struct piece){unit->v + b->first_key * unit->stride, unit->stride, false}, 0.0f,
-               context, d->bf16 ? d->head_dim : d->context);
-    if (d->bf16)
-        attention_pack(context, b->height, d->head_dim, z->context, b->context_at, d->context);
+               context, d->is_16 ? d->head_dim : d->context);
+    if (d->is_16)
+        attention_pack(z, context, b->height, d->head_dim, z->context, b->context_at, d->context);
 }

@@ -4,7 +4,7 @@
 
 #include "executor/ops/attention.h"
 
-/* A thread's scratch, cut up. The copies are fp32 and exist in bf16 only; in fp32 the GEMMs read
+/* A thread's scratch, cut up. The copies are fp32 and exist in 16 bit only; in fp32 the GEMMs read
  * and write the layer's own arrays. */
 struct workspace {
     float *probs, *probs_gradient;          /* [rows, length], rows = min(length, block rows) */
@@ -45,10 +45,10 @@ void attention_block_probs(const struct attention *z, const struct unit *unit,
 void attention_block_context(const struct attention *z, const struct workspace *w,
                              const struct unit *unit, const struct block *block);
 
-/* bf16 rows `stride` apart from element `at` on, to and from dense fp32 [rows, width]. */
-void attention_unpack(const void *data, size_t at, size_t stride, size_t rows, size_t width,
-                      float *out);
-void attention_pack(const float *data, size_t rows, size_t width, void *out, size_t at,
-                    size_t stride);
+/* 16-bit rows `stride` apart from element `at` on, to and from dense fp32 [rows, width]. */
+void attention_unpack(const struct attention *z, const void *data, size_t at, size_t stride,
+                      size_t rows, size_t width, float *out);
+void attention_pack(const struct attention *z, const float *data, size_t rows, size_t width,
+                    void *out, size_t at, size_t stride);
 
 #endif

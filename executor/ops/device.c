@@ -62,6 +62,7 @@ void device_close(struct device *device)
     if (device == NULL)
         return;
     matmul_cache_close(device->bf16);
+    matmul_fp16_close(device);
     rope_release(device);
     free(device);
 }
@@ -73,7 +74,7 @@ int device_threads(const struct device *device)
 
 bool device_supports(const struct device *device, enum precision precision)
 {
-    return precision == PRECISION_FP32 || (precision == PRECISION_BF16 && device->bf16 != NULL);
+    return precision != PRECISION_BF16 || device->bf16 != NULL;
 }
 
 const char *device_libraries(const struct device *device)
@@ -155,4 +156,10 @@ void device_zero(struct device *device, void *data, size_t bytes)
         if (span.end > span.begin)
             memset((char *)data + span.begin, 0, span.end - span.begin);
     }
+}
+
+void device_copy(struct device *device, void *to, const void *from, size_t bytes)
+{
+    (void)device;
+    memcpy(to, from, bytes);
 }

@@ -17,7 +17,8 @@ struct device;
 enum status device_open(struct device **out, int threads, struct error *err);
 void device_close(struct device *device); /* NULL allowed */
 int device_threads(const struct device *device);
-/* fp32 always; bf16 where temper was built with oneDNN and the CPU has AMX or AVX512-BF16. */
+/* fp32 always; fp16 too, computed in fp32 between roundings; bf16 where temper was built with
+ * oneDNN and the CPU has AMX or AVX512-BF16. */
 bool device_supports(const struct device *device, enum precision precision);
 /* "OpenBLAS 0.3.21 (Cooperlake), oneDNN 2.6.3"; owned by the device. */
 const char *device_libraries(const struct device *device);
@@ -30,6 +31,8 @@ void device_free(struct device *device, void *data, size_t bytes); /* NULL allow
 void device_write(struct device *device, void *to, const void *from, size_t bytes);
 void device_read(struct device *device, void *to, const void *from, size_t bytes);
 void device_zero(struct device *device, void *data, size_t bytes);
+/* Within the device; the two do not overlap. */
+void device_copy(struct device *device, void *to, const void *from, size_t bytes);
 
 /* Matrix-product and copy rates of this device with its threads, measured now over about
  * `seconds` each, the fastest of repeated runs: FLOP/s of a large product in that precision;

@@ -54,6 +54,10 @@ enum status gemm_run(struct device *device, const struct gemm *gemm, struct erro
         assert(gemm->result == PRECISION_FP32 || !gemm->accumulate);
         return matmul_bf16(device->bf16, gemm, err);
     }
+    if (gemm->operands == PRECISION_FP16) {
+        assert(gemm->result == PRECISION_FP32 || !gemm->accumulate);
+        return matmul_fp16(device, gemm, err);
+    }
     assert(gemm->result == PRECISION_FP32);
     sgemm_slabs(gemm);
     return STATUS_OK;

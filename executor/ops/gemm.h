@@ -1,4 +1,5 @@
-/* Matrix products: OpenBLAS for fp32, oneDNN for bf16. All matrices are row-major. */
+/* Matrix products: OpenBLAS for fp32, oneDNN for bf16, OpenBLAS on widened operands for fp16. All
+ * matrices are row-major. */
 #ifndef TEMPER_OPS_GEMM_H
 #define TEMPER_OPS_GEMM_H
 
@@ -14,7 +15,7 @@ struct gemm {
     bool accumulate;   /* add to what c holds; c is then fp32 */
     const float *bias; /* [n], added to every row; NULL: none. Not together with `accumulate`. */
     enum precision operands; /* of a and b */
-    enum precision result;   /* of c; fp32 when the operands are */
+    enum precision result;   /* of c; fp32 or that of the operands */
 };
 
 enum status gemm_run(struct device *device, const struct gemm *gemm, struct error *err);
@@ -29,11 +30,13 @@ struct piece {
 void gemm_piece(size_t m, size_t n, size_t k, float alpha, struct piece a, struct piece b,
                 float beta, float *c, size_t c_stride);
 
-/* gemm_bf16.c. *out is NULL, and the status OK, where bf16 is not supported. `threads` are those
- * that the caller's OpenMP regions have. */
+/* gemm_bf16.c. *out is NULL, and the status OK, where bf16 is not supported. */
 enum status matmul_cache_open(struct matmul_cache **out, struct error *err);
 void matmul_cache_close(struct matmul_cache *cache); /* NULL allowed */
 enum status matmul_bf16(struct matmul_cache *cache, const struct gemm *gemm, struct error *err);
+/* gemm_fp16.c */
+enum status matmul_fp16(struct device *device, const struct gemm *gemm, struct error *err);
+void matmul_fp16_close(struct device *device);
 /* "oneDNN 2.6.3", or "" when built without. Returns `text`. */
 const char *matmul_version(char *text, size_t bytes);
 

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 struct matmul_cache; /* gemm_bf16.c */
+struct panels;       /* gemm_fp16.c */
 
 enum { DEVICE_LIBRARIES_BYTES = 160 };
 
@@ -17,6 +18,7 @@ struct device {
     int threads;
     char libraries[DEVICE_LIBRARIES_BYTES];
     struct matmul_cache *bf16; /* NULL where bf16 is not supported */
+    struct panels *fp16;       /* NULL before the first product in fp16 */
     /* cos and sin of RoPE, grown on demand: rope.c */
     float *rope; /* [rope_positions, head_dim / 2, 2] */
     size_t rope_positions, rope_head_dim;
@@ -27,31 +29,46 @@ struct device {
  * be opened. */
 void device_claim(const struct device *device);
 
-/* ---- a layer's sizes and tensors, in the types that loops want ---- */
+/* ---- a part's sizes and tensors, in the types that loops want ---- */
 
 struct layer_dims {
-    size_t sequences, length, tokens;
-    size_t hidden, heads, kv_heads, head_dim;
+    size_t sequences, length;
+    size_t tokens; /* of the group */
+    size_t stream; /* of these in the residual stream of this rank */
+    size_t hidden, head_dim;
+    /* of the part: */
+    size_t heads, kv_heads;
     size_t context; /* heads * head_dim */
     size_t qkv;     /* (heads + 2 kv_heads) * head_dim */
-    size_t ffn, pre, vocab;
-    size_t element_bytes;
-    bool bf16;
+    size_t ffn, pre;
+    size_t vocab; /* rows of its token table: vocab_first and on, of which vocab_valid exist */
+    size_t vocab_first, vocab_valid;
+    enum precision precision;
+    bool is_16; /* the precision is bf16 or fp16 */
 };
 
 struct layer_view {
     struct layer_dims dims;
-    const float *parameters[ROLE_COUNT];         /* NULL: the layer has no such tensor */
-    const uint16_t *parameters_bf16[ROLE_COUNT]; /* NULL in fp32 as well */
-    float *gradients[ROLE_COUNT];                /* NULL in forward */
+    const float *parameters[ROLE_COUNT]; /* NULL: no such tensor, or a matrix not given in fp32 */
+    const uint16_t *parameters_16[ROLE_COUNT]; /* matrices; NULL in fp32 as well */
+    float *gradients[ROLE_COUNT];              /* NULL in forward */
 };
 
 struct layer_view layer_view_of(const struct layer_call *call);
-/* The tensor as the layer's GEMMs read it: fp32 or bf16. */
+/* The tensor as the layer's GEMMs read it: fp32 or 16 bit. */
 const void *layer_weight(const struct layer_view *view, enum tensor_role role);
 
-enum status embedding_forward(struct device *device, const struct layer_call *call);
-enum status embedding_backward(struct device *device, const struct layer_call *call);
+/* Let communication that is under way go on. */
+static inline void layer_poll(const struct layer_call *call)
+{
+    if (call->poll != NULL)
+        call->poll(call->poll_user);
+}
+
+enum status embedding_forward(struct device *device, const struct layer_call *call,
+                              struct error *err);
+enum status embedding_backward(struct device *device, const struct layer_call *call,
+                               struct error *err);
 enum status attention_forward(struct device *device, const struct layer_call *call,
                               struct error *err);
 enum status attention_backward(struct device *device, const struct layer_call *call,
@@ -83,8 +100,11 @@ static inline struct span span_of_thread(size_t count, size_t grain)
 /* out[t, :] = addend[t, :] + row; row NULL: zero. */
 void rows_add(struct device *device, const float *addend, const float *row, float *out,
               size_t tokens, size_t width);
+/* out[t, :] += addend[t, :] + row; row NULL: zero. */
+void rows_add_onto(struct device *device, const float *addend, const float *row, float *out,
+                   size_t tokens, size_t width);
 /* sum over t of data[t, j] into out[j], added to what is there when `accumulate`. */
-void columns_sum(struct device *device, const void *data, bool bf16, float *out, size_t tokens,
-                 size_t width, bool accumulate);
+void columns_sum(struct device *device, const void *data, enum precision precision, float *out,
+                 size_t tokens, size_t width, bool accumulate);
 
 #endif

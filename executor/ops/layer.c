@@ -6,51 +6,72 @@
 static struct layer_dims dims_of(const struct layer_call *call)
 {
     const struct model *m = call->model;
-    size_t gated = m->family == MODEL_LLAMA ? 2 : 1;
+    int64_t ways = call->part.ways, gated = m->family == MODEL_LLAMA ? 2 : 1;
+    int64_t heads = m->heads / ways, kv_heads = m->kv_heads / ways, ffn = m->ffn / ways;
+    int64_t vocab = part_vocab_rows(m, &call->part);
     return (struct layer_dims){
         .sequences = (size_t)call->shape.sequences,
         .length = (size_t)call->shape.seq_length,
         .tokens = (size_t)(call->shape.sequences * call->shape.seq_length),
+        .stream = (size_t)part_stream_tokens(&call->part, &call->shape),
         .hidden = (size_t)m->hidden,
-        .heads = (size_t)m->heads,
-        .kv_heads = (size_t)m->kv_heads,
+        .heads = (size_t)heads,
+        .kv_heads = (size_t)kv_heads,
         .head_dim = (size_t)m->head_dim,
-        .context = (size_t)(m->heads * m->head_dim),
-        .qkv = (size_t)((m->heads + 2 * m->kv_heads) * m->head_dim),
-        .ffn = (size_t)m->ffn,
-        .pre = (size_t)m->ffn * gated,
-        .vocab = (size_t)m->vocab,
-        .element_bytes = (size_t)precision_bytes(call->mode.precision),
-        .bf16 = call->mode.precision == PRECISION_BF16,
+        .context = (size_t)(heads * m->head_dim),
+        .qkv = (size_t)((heads + 2 * kv_heads) * m->head_dim),
+        .ffn = (size_t)ffn,
+        .pre = (size_t)(ffn * gated),
+        .vocab = (size_t)vocab,
+        .vocab_first = (size_t)(vocab * call->part.index),
+        .vocab_valid = (size_t)part_vocab_valid(m, &call->part),
+        .precision = call->mode.precision,
+        .is_16 = call->mode.precision != PRECISION_FP32,
     };
+}
+
+static void view_matrix(struct layer_view *view, enum tensor_role role,
+                        const struct layer_call *call, size_t at)
+{
+    if (call->matrices != NULL)
+        view->parameters[role] = call->matrices + at;
+    if (call->matrices_16 != NULL)
+        view->parameters_16[role] = call->matrices_16 + at;
+    if (call->matrix_gradients != NULL)
+        view->gradients[role] = call->matrix_gradients + at;
 }
 
 struct layer_view layer_view_of(const struct layer_call *call)
 {
     struct layer_view view = {.dims = dims_of(call)};
-    struct tensor_spec tensors[LAYER_TENSORS_MAX];
-    size_t count = layer_tensors(call->model, call->kind, tensors), at = 0;
+    struct tensor_part tensors[LAYER_TENSORS_MAX];
+    size_t count = layer_part_tensors(call->model, &call->part, tensors);
+    size_t matrix_at = 0, vector_at = 0;
     for (size_t i = 0; i < count; i++) {
-        enum tensor_role role = tensors[i].role;
-        view.parameters[role] = call->parameters + at;
-        if (call->parameters_bf16 != NULL)
-            view.parameters_bf16[role] = call->parameters_bf16 + at;
-        if (call->gradients != NULL)
-            view.gradients[role] = call->gradients + at;
-        at += (size_t)tensor_count(&tensors[i]);
+        enum tensor_role role = tensors[i].whole.role;
+        size_t elements = (size_t)tensor_part_count(&tensors[i]);
+        if (!tensors[i].whole.stays_whole) {
+            view_matrix(&view, role, call, matrix_at);
+            matrix_at += elements;
+            continue;
+        }
+        view.parameters[role] = call->vectors + vector_at;
+        if (call->vector_gradients != NULL)
+            view.gradients[role] = call->vector_gradients + vector_at;
+        vector_at += elements;
     }
-    if (call->kind == LAYER_HEAD && call->model->tied_head) {
-        view.parameters[ROLE_HEAD_WEIGHT] = call->tied_parameters;
-        view.parameters_bf16[ROLE_HEAD_WEIGHT] = call->tied_parameters_bf16;
-        view.gradients[ROLE_HEAD_WEIGHT] = call->tied_gradients;
+    if (call->part.kind == LAYER_HEAD && call->model->tied_head && !call->part.owns_table) {
+        view.parameters[ROLE_HEAD_WEIGHT] = call->table;
+        view.parameters_16[ROLE_HEAD_WEIGHT] = call->table_16;
+        view.gradients[ROLE_HEAD_WEIGHT] = call->table_gradients;
     }
     return view;
 }
 
 const void *layer_weight(const struct layer_view *view, enum tensor_role role)
 {
-    if (view->dims.bf16)
-        return view->parameters_bf16[role];
+    if (view->dims.is_16)
+        return view->parameters_16[role];
     return view->parameters[role];
 }
 
@@ -59,18 +80,23 @@ static enum status check(const struct device *device, const struct layer_call *c
 {
     assert(call->shape.sequences > 0 && call->shape.seq_length > 0);
     assert(call->shape.seq_length <= call->model->positions);
-    assert(layer_admits_recompute(call->kind, call->mode.recompute));
-    assert(layer_admits_precision(call->kind, call->mode.precision));
+    assert(call->part.index >= 0 && call->part.index < call->part.ways);
+    assert(call->part.ways == 1 || call->group != NULL);
+    assert(!call->part.sequence_parallel ||
+           call->shape.sequences * call->shape.seq_length % call->part.ways == 0);
+    assert(layer_admits_recompute(call->part.kind, call->mode.recompute));
+    assert(layer_admits_precision(call->part.kind, call->mode.precision));
     if (call->shape.threads < device_threads(device)) {
         return error_set(err, STATUS_INVALID,
                          "%s layer: its buffers are laid out for %d threads, the device has %d",
-                         layer_kind_name(call->kind), call->shape.threads, device_threads(device));
+                         layer_kind_name(call->part.kind), call->shape.threads,
+                         device_threads(device));
     }
     if (!device_supports(device, call->mode.precision)) {
         return error_set(err, STATUS_UNSUPPORTED,
-                         "%s layer in %s: this machine or this build computes in fp32 only; plan "
-                         "with precision fp32",
-                         layer_kind_name(call->kind), precision_name(call->mode.precision));
+                         "%s layer in %s: this machine or this build has no such products; plan "
+                         "with precision fp32 or fp16",
+                         layer_kind_name(call->part.kind), precision_name(call->mode.precision));
     }
     return STATUS_OK;
 }
@@ -80,9 +106,9 @@ enum status layer_forward(struct device *device, const struct layer_call *call, 
 {
     TRY(check(device, call, err));
     device_claim(device);
-    switch (call->kind) {
+    switch (call->part.kind) {
     case LAYER_EMBEDDING:
-        return embedding_forward(device, call);
+        return embedding_forward(device, call, err);
     case LAYER_ATTENTION:
         return attention_forward(device, call, err);
     case LAYER_MLP:
@@ -96,9 +122,9 @@ enum status layer_backward(struct device *device, const struct layer_call *call,
 {
     TRY(check(device, call, err));
     device_claim(device);
-    switch (call->kind) {
+    switch (call->part.kind) {
     case LAYER_EMBEDDING:
-        return embedding_backward(device, call);
+        return embedding_backward(device, call, err);
     case LAYER_ATTENTION:
         return attention_backward(device, call, err);
     case LAYER_MLP:

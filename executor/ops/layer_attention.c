@@ -3,8 +3,8 @@
 #include "executor/ops/internal.h"
 #include "executor/ops/linear.h"
 #include "executor/ops/norm.h"
+#include "executor/ops/parts.h"
 #include "executor/ops/rope.h"
-#include "executor/ops/update.h"
 
 static struct linear qkv_linear(const struct layer_view *view, const struct layer_call *call)
 {
@@ -16,9 +16,9 @@ static struct linear out_linear(const struct layer_view *view, const struct laye
     return linear_of(view, call, ROLE_OUT_WEIGHT, view->dims.context, view->dims.hidden);
 }
 
-/* input -> NORM_OUT -> QKV, turned by their positions. */
+/* input -> NORM_OUT -> QKV, turned by their positions. `normed` receives what the product read. */
 static enum status make_qkv(struct device *device, const struct layer_call *call,
-                            const struct layer_view *view, struct error *err)
+                            const struct layer_view *view, const void **normed, struct error *err)
 {
     bool rotary = call->model->family == MODEL_LLAMA;
     if (rotary)
@@ -26,8 +26,9 @@ static enum status make_qkv(struct device *device, const struct layer_call *call
 
     struct norm norm = norm_of(view, call);
     norm_forward(device, &norm, call->slots[SLOT_NORM_OUT]);
+    TRY(part_gather_normed(call, view, normed, err));
     struct linear qkv = qkv_linear(view, call);
-    TRY(linear_forward(device, &qkv, call->slots[SLOT_NORM_OUT], view->parameters[ROLE_QKV_BIAS],
+    TRY(linear_forward(device, &qkv, *normed, view->parameters[ROLE_QKV_BIAS],
                        call->slots[SLOT_QKV], call->mode.precision, err));
     if (rotary)
         rope_apply(device, &view->dims, call->slots[SLOT_QKV], false);
@@ -38,30 +39,23 @@ enum status attention_forward(struct device *device, const struct layer_call *ca
                               struct error *err)
 {
     struct layer_view view = layer_view_of(call);
-    TRY(make_qkv(device, call, &view, err));
+    const void *normed = NULL;
+    TRY(make_qkv(device, call, &view, &normed, err));
     struct attention heads = attention_of(&view, call);
     attention_heads_forward(device, &heads);
+    layer_poll(call);
 
     struct linear out = out_linear(&view, call);
-    rows_add(device, call->input, view.parameters[ROLE_OUT_BIAS], call->output, view.dims.tokens,
-             view.dims.hidden);
-    return linear_forward_add(device, &out, call->slots[SLOT_CONTEXT], call->output, err);
+    return part_output(device, call, &view, &out, call->slots[SLOT_CONTEXT],
+                       view.parameters[ROLE_OUT_BIAS], err);
 }
 
 /* gradient -> out projection's gradients, gradient of qkv. */
 static enum status backward_heads(struct device *device, const struct layer_call *call,
                                   const struct layer_view *view, struct error *err)
 {
-    const struct layer_dims *d = &view->dims;
-    const void *gradient = call->gradient;
-    if (d->bf16) {
-        ops_cast_bf16(device, call->gradient, call->slots[SLOT_GRAD_C], d->tokens * d->hidden);
-        gradient = call->slots[SLOT_GRAD_C];
-    }
-    if (view->gradients[ROLE_OUT_BIAS] != NULL) {
-        columns_sum(device, call->gradient, false, view->gradients[ROLE_OUT_BIAS], d->tokens,
-                    d->hidden, call->accumulate);
-    }
+    const void *gradient = NULL;
+    TRY(part_incoming(device, call, view, ROLE_OUT_BIAS, &gradient, err));
     struct linear out = out_linear(view, call);
     TRY(linear_backward_input(device, &out, gradient, call->slots[SLOT_GRAD_A], PRECISION_FP32,
                               err));
@@ -69,8 +63,9 @@ static enum status backward_heads(struct device *device, const struct layer_call
     if (call->mode.recompute != RECOMPUTE_FULL)
         heads.context = NULL; /* kept from forward */
     attention_heads_backward(device, &heads);
+    layer_poll(call);
     return linear_backward_weight(device, &out, call->slots[SLOT_CONTEXT], gradient,
-                                  view->gradients[ROLE_OUT_WEIGHT], call->accumulate, err);
+                                  view->gradients[ROLE_OUT_WEIGHT], call->accumulate_matrices, err);
 }
 
 enum status attention_backward(struct device *device, const struct layer_call *call,
@@ -78,8 +73,11 @@ enum status attention_backward(struct device *device, const struct layer_call *c
 {
     struct layer_view view = layer_view_of(call);
     const struct layer_dims *d = &view.dims;
+    const void *normed = NULL;
     if (call->mode.recompute == RECOMPUTE_FULL)
-        TRY(make_qkv(device, call, &view, err));
+        TRY(make_qkv(device, call, &view, &normed, err));
+    else
+        TRY(part_gather_normed(call, &view, &normed, err));
     TRY(backward_heads(device, call, &view, err));
 
     void *qkv_gradient = call->slots[SLOT_GRAD_B];
@@ -87,17 +85,12 @@ enum status attention_backward(struct device *device, const struct layer_call *c
     if (call->model->family == MODEL_LLAMA)
         rope_apply(device, d, qkv_gradient, true);
     if (view.gradients[ROLE_QKV_BIAS] != NULL) {
-        columns_sum(device, qkv_gradient, d->bf16, view.gradients[ROLE_QKV_BIAS], d->tokens, d->qkv,
-                    call->accumulate);
+        columns_sum(device, qkv_gradient, d->precision, view.gradients[ROLE_QKV_BIAS], d->tokens,
+                    d->qkv, call->accumulate_vectors);
     }
     struct linear qkv = qkv_linear(&view, call);
-    TRY(linear_backward_weight(device, &qkv, call->slots[SLOT_NORM_OUT], qkv_gradient,
-                               view.gradients[ROLE_Q_WEIGHT], call->accumulate, err));
+    TRY(linear_backward_weight(device, &qkv, normed, qkv_gradient, view.gradients[ROLE_Q_WEIGHT],
+                               call->accumulate_matrices, err));
     TRY(linear_backward_input(device, &qkv, qkv_gradient, norm_gradient, PRECISION_FP32, err));
-
-    struct norm norm = norm_of(&view, call);
-    norm_backward_weight(device, &norm, norm_gradient, view.gradients[ROLE_NORM_WEIGHT],
-                         view.gradients[ROLE_NORM_BIAS], call->accumulate);
-    norm_backward_input(device, &norm, norm_gradient, call->gradient);
-    return STATUS_OK;
+    return part_norm_backward(device, call, &view, norm_gradient, err);
 }

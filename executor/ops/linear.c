@@ -6,6 +6,7 @@ struct linear linear_of(const struct layer_view *view, const struct layer_call *
                         enum tensor_role role, size_t in, size_t out)
 {
     return (struct linear){
+        .call = call,
         .tokens = view->dims.tokens,
         .in = in,
         .out = out,
@@ -13,6 +14,14 @@ struct linear linear_of(const struct layer_view *view, const struct layer_call *
         .out_major = call->model->family == MODEL_LLAMA || role == ROLE_HEAD_WEIGHT,
         .precision = call->mode.precision,
     };
+}
+
+static enum status run(struct device *device, const struct linear *z, const struct gemm *gemm,
+                       struct error *err)
+{
+    TRY(gemm_run(device, gemm, err));
+    layer_poll(z->call);
+    return STATUS_OK;
 }
 
 static struct gemm product_xw(const struct linear *z, const void *x, void *y)
@@ -37,7 +46,7 @@ enum status linear_forward(struct device *device, const struct linear *z, const 
     struct gemm gemm = product_xw(z, x, y);
     gemm.bias = bias;
     gemm.result = y_precision;
-    return gemm_run(device, &gemm, err);
+    return run(device, z, &gemm, err);
 }
 
 enum status linear_forward_add(struct device *device, const struct linear *z, const void *x,
@@ -45,7 +54,7 @@ enum status linear_forward_add(struct device *device, const struct linear *z, co
 {
     struct gemm gemm = product_xw(z, x, y);
     gemm.accumulate = true;
-    return gemm_run(device, &gemm, err);
+    return run(device, z, &gemm, err);
 }
 
 enum status linear_backward_input(struct device *device, const struct linear *z,
@@ -63,7 +72,7 @@ enum status linear_backward_input(struct device *device, const struct linear *z,
         .operands = z->precision,
         .result = x_precision,
     };
-    return gemm_run(device, &gemm, err);
+    return run(device, z, &gemm, err);
 }
 
 enum status linear_backward_weight(struct device *device, const struct linear *z, const void *x,
@@ -82,5 +91,5 @@ enum status linear_backward_weight(struct device *device, const struct linear *z
         .operands = z->precision,
         .result = PRECISION_FP32,
     };
-    return gemm_run(device, &gemm, err);
+    return run(device, z, &gemm, err);
 }

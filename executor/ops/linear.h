@@ -5,6 +5,7 @@
 #include "executor/ops/internal.h"
 
 struct linear {
+    const struct layer_call *call; /* polled after each product */
     size_t tokens, in, out;
     const void *weight;       /* gpt2 [in, out]; llama, and every head, [out, in] */
     bool out_major;           /* the latter */

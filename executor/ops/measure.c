@@ -55,11 +55,11 @@ enum status device_measure_matmul(struct device *device, enum precision precisio
     float *data = NULL;
     TRY(device_allocate(device, 3 * count * sizeof(float), (void **)&data, err));
     float *result = data, *values = data + count;
-    ops_fill_normal(device, values, count, 1.0, 1, 0);
+    ops_fill_normal(device, values, 0, count, 1.0, 1, 0);
     const void *operand = values;
-    if (precision == PRECISION_BF16) {
+    if (precision != PRECISION_FP32) {
         uint16_t *rounded = (uint16_t *)(void *)(data + 2 * count);
-        ops_cast_bf16(device, values, rounded, count);
+        ops_cast_16(device, values, rounded, count, precision);
         operand = rounded;
     }
     struct gemm gemm = {.m = width,

@@ -6,10 +6,10 @@
 struct norm norm_of(const struct layer_view *view, const struct layer_call *call)
 {
     return (struct norm){
-        .tokens = view->dims.tokens,
+        .tokens = view->dims.stream,
         .hidden = view->dims.hidden,
         .is_rms = call->model->family == MODEL_LLAMA,
-        .bf16 = view->dims.bf16,
+        .precision = view->dims.precision,
         .epsilon = (float)call->model->norm_epsilon,
         .input = call->input,
         .weight = view->parameters[ROLE_NORM_WEIGHT],
@@ -37,19 +37,19 @@ OPS_INLINE float row_mean_square(const float *x, float mean, size_t n)
 }
 
 OPS_INLINE void row_store(const struct norm *z, const float *x, float mean, float scale, void *out,
-                          size_t offset, bool bf16)
+                          size_t offset, enum precision precision)
 {
     const float *weight = z->weight, *bias = z->bias;
     size_t n = z->hidden;
     if (bias == NULL) {
 #pragma omp simd
         for (size_t i = 0; i < n; i++)
-            store_element(out, offset + i, (x[i] - mean) * scale * weight[i], bf16);
+            store_element(out, offset + i, (x[i] - mean) * scale * weight[i], precision);
         return;
     }
 #pragma omp simd
     for (size_t i = 0; i < n; i++)
-        store_element(out, offset + i, (x[i] - mean) * scale * weight[i] + bias[i], bf16);
+        store_element(out, offset + i, (x[i] - mean) * scale * weight[i] + bias[i], precision);
 }
 
 OPS_CLONES
@@ -62,10 +62,12 @@ static void forward_rows(const struct norm *z, struct span rows, void *out)
         float scale = 1.0f / sqrtf(row_mean_square(x, mean, n) + z->epsilon);
         z->stats[2 * t] = mean;
         z->stats[2 * t + 1] = scale;
-        if (z->bf16)
-            row_store(z, x, mean, scale, out, t * n, true);
+        if (z->precision == PRECISION_FP32)
+            row_store(z, x, mean, scale, out, t * n, PRECISION_FP32);
+        else if (z->precision == PRECISION_BF16)
+            row_store(z, x, mean, scale, out, t * n, PRECISION_BF16);
         else
-            row_store(z, x, mean, scale, out, t * n, false);
+            row_store(z, x, mean, scale, out, t * n, PRECISION_FP16);
     }
 }
 

@@ -6,7 +6,8 @@
 
 struct norm {
     size_t tokens, hidden;
-    bool is_rms, bf16; /* bf16: of `out` */
+    bool is_rms;
+    enum precision precision; /* of `out` */
     float epsilon;
     const float *input;  /* [tokens, hidden] */
     const float *weight; /* [hidden] */

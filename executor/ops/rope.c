@@ -40,15 +40,15 @@ void rope_release(struct device *device)
 }
 
 OPS_INLINE void turn_head(void *data, size_t offset, const float *table, size_t half, float sign,
-                          bool bf16)
+                          enum precision precision)
 {
 #pragma omp simd
     for (size_t i = 0; i < half; i++) {
         float cosine = table[2 * i], sine = sign * table[2 * i + 1];
-        float first = load_element(data, offset + i, bf16);
-        float second = load_element(data, offset + half + i, bf16);
-        store_element(data, offset + i, first * cosine - second * sine, bf16);
-        store_element(data, offset + half + i, second * cosine + first * sine, bf16);
+        float first = load_element(data, offset + i, precision);
+        float second = load_element(data, offset + half + i, precision);
+        store_element(data, offset + i, first * cosine - second * sine, precision);
+        store_element(data, offset + half + i, second * cosine + first * sine, precision);
     }
 }
 
@@ -61,10 +61,12 @@ static void turn_tokens(const struct layer_dims *d, struct span tokens, const fl
         const float *row = table + (t % d->length) * half * 2;
         for (size_t head = 0; head < d->heads + d->kv_heads; head++) {
             size_t offset = t * d->qkv + head * d->head_dim;
-            if (d->bf16)
-                turn_head(qkv, offset, row, half, sign, true);
+            if (d->precision == PRECISION_FP32)
+                turn_head(qkv, offset, row, half, sign, PRECISION_FP32);
+            else if (d->precision == PRECISION_BF16)
+                turn_head(qkv, offset, row, half, sign, PRECISION_BF16);
             else
-                turn_head(qkv, offset, row, half, sign, false);
+                turn_head(qkv, offset, row, half, sign, PRECISION_FP16);
         }
     }
 }

@@ -10,7 +10,7 @@ enum status rope_prepare(struct device *device, const struct model *model, size_
                          struct error *err);
 void rope_release(struct device *device);
 
-/* Turn the query and key heads of qkv [tokens, (heads + 2 kv_heads) head_dim], fp32 or bf16, in
+/* Turn the query and key heads of qkv [tokens, (heads + 2 kv_heads) head_dim], fp32 or 16 bit, in
  * place; `inverse` turns them back, which is what the gradient needs. */
 void rope_apply(struct device *device, const struct layer_dims *dims, void *qkv, bool inverse);
 

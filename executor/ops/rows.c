@@ -22,36 +22,54 @@ void rows_add(struct device *device, const float *addend, const float *row, floa
     }
 }
 
+OPS_CLONES
+static void add_onto(const float *addend, const float *row, float *out, size_t width)
+{
+#pragma omp simd
+    for (size_t j = 0; j < width; j++)
+        out[j] += addend[j] + (row != NULL ? row[j] : 0.0f);
+}
+
+void rows_add_onto(struct device *device, const float *addend, const float *row, float *out,
+                   size_t tokens, size_t width)
+{
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+    for (size_t t = 0; t < tokens; t++)
+        add_onto(addend + t * width, row, out + t * width, width);
+}
+
 enum { STRIP = 128 }; /* columns whose sums a thread keeps in registers */
 
 OPS_INLINE void sum_strip(const void *data, size_t offset, size_t stride, size_t tokens,
-                          size_t width, float *sums, bool bf16)
+                          size_t width, float *sums, enum precision precision)
 {
     for (size_t t = 0; t < tokens; t++) {
 #pragma omp simd
         for (size_t j = 0; j < width; j++)
-            sums[j] += load_element(data, offset + t * stride + j, bf16);
+            sums[j] += load_element(data, offset + t * stride + j, precision);
     }
 }
 
 OPS_CLONES
-static void sum_columns(const void *data, bool bf16, size_t offset, size_t stride, size_t tokens,
-                        size_t width, float *sums)
+static void sum_columns(const void *data, enum precision precision, size_t offset, size_t stride,
+                        size_t tokens, size_t width, float *sums)
 {
-    if (bf16)
-        sum_strip(data, offset, stride, tokens, width, sums, true);
+    if (precision == PRECISION_FP32)
+        sum_strip(data, offset, stride, tokens, width, sums, PRECISION_FP32);
+    else if (precision == PRECISION_BF16)
+        sum_strip(data, offset, stride, tokens, width, sums, PRECISION_BF16);
     else
-        sum_strip(data, offset, stride, tokens, width, sums, false);
+        sum_strip(data, offset, stride, tokens, width, sums, PRECISION_FP16);
 }
 
-void columns_sum(struct device *device, const void *data, bool bf16, float *out, size_t tokens,
-                 size_t width, bool accumulate)
+void columns_sum(struct device *device, const void *data, enum precision precision, float *out,
+                 size_t tokens, size_t width, bool accumulate)
 {
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (size_t begin = 0; begin < width; begin += STRIP) {
         size_t part = width - begin < STRIP ? width - begin : STRIP;
         float sums[STRIP] = {0};
-        sum_columns(data, bf16, begin, width, tokens, part, sums);
+        sum_columns(data, precision, begin, width, tokens, part, sums);
         for (size_t j = 0; j < part; j++)
             out[begin + j] = accumulate ? out[begin + j] + sums[j] : sums[j];
     }

@@ -34,11 +34,11 @@ static struct adamw_factors factors_of(const struct adamw_call *call)
 }
 
 OPS_INLINE void adamw_loop(const struct adamw_call *call, struct adamw_factors f, struct span span,
-                           bool has_bf16)
+                           enum precision rounded_to)
 {
     float *p = call->parameters, *m = call->first_moment, *v = call->second_moment;
     const float *g = call->gradients;
-    uint16_t *rounded = call->parameters_bf16;
+    uint16_t *rounded = call->parameters_16;
 #pragma omp simd
     for (size_t i = span.begin; i < span.end; i++) {
         float gradient = g[i] * f.grad_scale;
@@ -48,8 +48,8 @@ OPS_INLINE void adamw_loop(const struct adamw_call *call, struct adamw_factors f
         m[i] = first;
         v[i] = second;
         p[i] = value;
-        if (has_bf16)
-            rounded[i] = bf16_from_float(value);
+        if (rounded_to != PRECISION_FP32)
+            rounded[i] = float_to_16(value, rounded_to);
     }
 }
 
@@ -57,10 +57,12 @@ OPS_CLONES
 static void adamw_span(const struct adamw_call *call, struct adamw_factors factors,
                        struct span span)
 {
-    if (call->parameters_bf16 != NULL)
-        adamw_loop(call, factors, span, true);
+    if (call->parameters_16 == NULL)
+        adamw_loop(call, factors, span, PRECISION_FP32);
+    else if (call->precision_16 == PRECISION_BF16)
+        adamw_loop(call, factors, span, PRECISION_BF16);
     else
-        adamw_loop(call, factors, span, false);
+        adamw_loop(call, factors, span, PRECISION_FP16);
 }
 
 void ops_adamw(struct device *device, const struct adamw_call *call)
@@ -97,21 +99,42 @@ double ops_sum_squares(struct device *device, const float *data, uint64_t count)
     return sum;
 }
 
-void ops_cast_bf16(struct device *device, const float *from, uint16_t *to, uint64_t count)
+void ops_cast_16(struct device *device, const float *from, uint16_t *to, uint64_t count,
+                 enum precision precision)
 {
 #pragma omp parallel num_threads(device->threads)
     {
         struct span span = span_of_thread(count, GRAIN);
-        bf16_narrow(from + span.begin, to + span.begin, span.end - span.begin);
+        convert_narrow(from + span.begin, to + span.begin, span.end - span.begin, precision);
     }
 }
 
-void ops_fill_normal(struct device *device, float *data, uint64_t count, double deviation,
-                     uint64_t seed, uint64_t stream)
+OPS_CLONES
+static void add_span(const float *from, float *to, struct span span)
+{
+#pragma omp simd
+    for (size_t i = span.begin; i < span.end; i++)
+        to[i] += from[i];
+}
+
+void ops_accumulate(struct device *device, const float *from, float *to, uint64_t count, bool add)
+{
+#pragma omp parallel num_threads(device->threads)
+    {
+        struct span span = span_of_thread(count, GRAIN);
+        if (add)
+            add_span(from, to, span);
+        else if (span.end > span.begin)
+            memcpy(to + span.begin, from + span.begin, (span.end - span.begin) * sizeof(float));
+    }
+}
+
+void ops_fill_normal(struct device *device, float *data, uint64_t first, uint64_t count,
+                     double deviation, uint64_t seed, uint64_t stream)
 {
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (uint64_t i = 0; i < count; i++)
-        data[i] = (float)(deviation * rng_normal(seed, stream, i));
+        data[i] = (float)(deviation * rng_normal(seed, stream, first + i));
 }
 
 void ops_fill(struct device *device, float *data, uint64_t count, float value)

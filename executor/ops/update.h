@@ -11,7 +11,8 @@
 struct adamw_call {
     float *parameters, *first_moment, *second_moment; /* [count] */
     const float *gradients;                           /* [count] */
-    uint16_t *parameters_bf16; /* [count]: receives the new values rounded; NULL: none wanted */
+    uint16_t *parameters_16; /* [count]: receives the new values rounded; NULL: none wanted */
+    enum precision precision_16;
     uint64_t count;
     double learning_rate, beta1, beta2, epsilon, weight_decay;
     int64_t time;      /* t, from 1 */
@@ -19,14 +20,18 @@ struct adamw_call {
 };
 void ops_adamw(struct device *device, const struct adamw_call *call);
 
-/* Sum of squares in double precision; the same bits for the same thread count. Not finite when any
+/* Sum of squares in double precision; the same bits for any thread count. Not finite when any
  * element is not. */
 double ops_sum_squares(struct device *device, const float *data, uint64_t count);
-/* Round to nearest even. */
-void ops_cast_bf16(struct device *device, const float *from, uint16_t *to, uint64_t count);
-/* Normal (mean 0) values from (seed, stream, index), the same for every thread count. */
-void ops_fill_normal(struct device *device, float *data, uint64_t count, double deviation,
-                     uint64_t seed, uint64_t stream);
+/* To bf16 or fp16, to nearest even. */
+void ops_cast_16(struct device *device, const float *from, uint16_t *to, uint64_t count,
+                 enum precision precision);
+/* to[i] += from[i], or = where `add` is false. */
+void ops_accumulate(struct device *device, const float *from, float *to, uint64_t count, bool add);
+/* Values `first` .. first + count - 1 of the normal (mean 0) sequence (seed, stream), the same for
+ * every thread count. */
+void ops_fill_normal(struct device *device, float *data, uint64_t first, uint64_t count,
+                     double deviation, uint64_t seed, uint64_t stream);
 void ops_fill(struct device *device, float *data, uint64_t count, float value);
 
 #endif

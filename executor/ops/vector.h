@@ -6,6 +6,7 @@
 #ifndef TEMPER_OPS_VECTOR_H
 #define TEMPER_OPS_VECTOR_H
 
+#include "ir/layer.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -49,18 +50,56 @@ OPS_INLINE float float_from_bf16(uint16_t x)
     return float_from_bits((uint32_t)x << 16);
 }
 
-/* Element `index` of an array that is bf16 or fp32; `bf16` is a constant after inlining. */
-OPS_INLINE float load_element(const void *data, size_t index, bool bf16)
+/* fp16 (IEEE 754 binary16) has 5 bits of exponent with bias 15 and 10 of fraction. Round to
+ * nearest, ties to even; from 65520 on the result is infinite; NaN stays NaN. Without branches, so
+ * that loops of it become vectors on any CPU. */
+OPS_INLINE uint16_t fp16_from_float(float x)
 {
-    return bf16 ? float_from_bf16(((const uint16_t *)data)[index]) : ((const float *)data)[index];
+    const uint32_t infinity = 0x7f800000, rebias = (127 - 15) << 23;
+    const uint32_t smallest_normal = 0x38800000; /* 2^-14 */
+    const uint32_t overflow = 0x477ff000;        /* 65520, halfway between 65504 and 2^16 */
+    uint32_t bits = float_bits(x), size = bits & 0x7fffffff;
+    uint32_t normal = (size - rebias + 0xfff + ((size >> 13) & 1)) >> 13;
+    /* The last place of a float in [0.5, 1) is 2^-24, that of fp16's subnormals: adding 0.5 rounds
+     * to it. */
+    uint32_t subnormal = float_bits(float_from_bits(size) + 0.5f) - float_bits(0.5f);
+    uint32_t rounded = size < smallest_normal ? subnormal : normal;
+    rounded = size >= overflow ? 0x7c00 : rounded;
+    rounded = size > infinity ? 0x7e00 : rounded;
+    return (uint16_t)(rounded | ((bits >> 16) & 0x8000));
 }
 
-OPS_INLINE void store_element(void *data, size_t index, float value, bool bf16)
+OPS_INLINE float float_from_fp16(uint16_t x)
 {
-    if (bf16)
-        ((uint16_t *)data)[index] = bf16_from_float(value);
-    else
+    const uint32_t first_special = 0x7c00 << 13;
+    uint32_t size = (uint32_t)(x & 0x7fff) << 13, sign = (uint32_t)(x & 0x8000) << 16;
+    uint32_t finite = float_bits(float_from_bits(size) * 0x1p112f); /* the biases' difference */
+    return float_from_bits((size >= first_special ? size | 0x7f800000 : finite) | sign);
+}
+
+OPS_INLINE float float_from_16(uint16_t x, enum precision precision)
+{
+    return precision == PRECISION_BF16 ? float_from_bf16(x) : float_from_fp16(x);
+}
+
+OPS_INLINE uint16_t float_to_16(float x, enum precision precision)
+{
+    return precision == PRECISION_BF16 ? bf16_from_float(x) : fp16_from_float(x);
+}
+
+/* Element `index` of an array; `precision` is a constant after inlining. */
+OPS_INLINE float load_element(const void *data, size_t index, enum precision precision)
+{
+    return precision == PRECISION_FP32 ? ((const float *)data)[index]
+                                       : float_from_16(((const uint16_t *)data)[index], precision);
+}
+
+OPS_INLINE void store_element(void *data, size_t index, float value, enum precision precision)
+{
+    if (precision == PRECISION_FP32)
         ((float *)data)[index] = value;
+    else
+        ((uint16_t *)data)[index] = float_to_16(value, precision);
 }
 
 /* e^x within 2 units in the last place; beyond [-87.3, 88.3] it stays at the value of that end, so

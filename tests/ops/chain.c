@@ -49,18 +49,33 @@ static struct layer_precision_mode mode_of(const struct chain_options *options,
     return mode;
 }
 
+static struct layer_part part_of(const struct chain_options *options, enum layer_kind kind)
+{
+    struct layer_part part = layer_whole(kind);
+    part.owns_table = kind == LAYER_HEAD && options->owns_table;
+    if (options->ways < 2)
+        return part;
+    part.ways = options->ways;
+    part.index = options->index;
+    part.sequence_parallel = options->sequence_parallel;
+    return part;
+}
+
 static enum status open_layer(struct chain *chain, size_t index, size_t scratch_bytes[SLOT_COUNT],
                               struct error *err)
 {
     struct chain_layer *layer = &chain->layers[index];
     layer->layer = model_layer(&chain->model, index);
+    layer->part = part_of(&chain->options, layer->layer.kind);
     layer->mode = mode_of(&chain->options, layer->layer.kind);
+    layer->counts = layer_part_counts(&chain->model, &layer->part);
     layer->at = (size_t)chain->count;
-    chain->count += layer_flat_count(&chain->model, layer->layer.kind);
+    chain->count += layer->counts.matrices + layer->counts.vectors;
+    TRY(layer_part_check(&chain->model, &layer->part, err));
 
     struct buffer_spec buffers[LAYER_BUFFERS_MAX];
-    size_t count = layer_buffers(&chain->model, layer->layer.kind, layer->mode,
-                                 &chain->options.shape, buffers);
+    size_t count = layer_part_buffers(&chain->model, &layer->part, layer->mode,
+                                      &chain->options.shape, buffers);
     for (size_t i = 0; i < count; i++) {
         size_t bytes = (size_t)buffers[i].bytes;
         if (buffers[i].life == BUFFER_SAVED)
@@ -70,7 +85,7 @@ static enum status open_layer(struct chain *chain, size_t index, size_t scratch_
     }
     if (layer->layer.kind == LAYER_HEAD)
         return STATUS_OK;
-    size_t bytes = (size_t)boundary_bytes(&chain->model, &chain->options.shape);
+    size_t bytes = (size_t)part_boundary_bytes(&chain->model, &layer->part, &chain->options.shape);
     return region_open(chain->device, bytes, &layer->output, err);
 }
 
@@ -80,10 +95,11 @@ static enum status open_arrays(struct chain *chain, struct error *err)
     struct device *device = chain->device;
     TRY(device_allocate(device, count * sizeof(float), (void **)&chain->parameters, err));
     TRY(device_allocate(device, count * sizeof(float), (void **)&chain->gradients, err));
-    TRY(device_allocate(device, count * sizeof(uint16_t), (void **)&chain->parameters_bf16, err));
+    TRY(device_allocate(device, count * sizeof(uint16_t), (void **)&chain->parameters_16, err));
     TRY(device_allocate(device, token_bytes, (void **)&chain->token_ids, err));
     TRY(device_allocate(device, token_bytes, (void **)&chain->targets, err));
-    size_t bytes = (size_t)boundary_bytes(&chain->model, &chain->options.shape);
+    size_t bytes =
+        (size_t)part_boundary_bytes(&chain->model, &chain->layers[0].part, &chain->options.shape);
     return region_open(device, bytes, &chain->gradient, err);
 }
 
@@ -133,7 +149,7 @@ void chain_close(struct chain *chain)
     size_t count = (size_t)chain->count, token_bytes = chain->tokens * sizeof(int32_t);
     device_free(device, chain->parameters, count * sizeof(float));
     device_free(device, chain->gradients, count * sizeof(float));
-    device_free(device, chain->parameters_bf16, count * sizeof(uint16_t));
+    device_free(device, chain->parameters_16, count * sizeof(uint16_t));
     device_free(device, chain->token_ids, token_bytes);
     device_free(device, chain->targets, token_bytes);
     region_close(device, &chain->gradient);
@@ -141,25 +157,69 @@ void chain_close(struct chain *chain)
     *chain = (struct chain){0};
 }
 
-void chain_cast(struct chain *chain)
+size_t chain_tensors(const struct chain *chain, size_t index,
+                     struct chain_tensor out[LAYER_TENSORS_MAX])
 {
-    ops_cast_bf16(chain->device, chain->parameters, chain->parameters_bf16, chain->count);
+    const struct chain_layer *layer = &chain->layers[index];
+    struct tensor_part parts[LAYER_TENSORS_MAX];
+    size_t count = layer_part_tensors(&chain->model, &layer->part, parts);
+    size_t matrix_at = layer->at, vector_at = layer->at + (size_t)layer->counts.matrices;
+    for (size_t i = 0; i < count; i++) {
+        size_t *at = parts[i].whole.stays_whole ? &vector_at : &matrix_at;
+        out[i] = (struct chain_tensor){parts[i], *at};
+        *at += (size_t)tensor_part_count(&parts[i]);
+    }
+    return count;
 }
 
-void chain_randomise(struct chain *chain, uint64_t seed)
+void chain_cast(struct chain *chain)
+{
+    if (chain->options.precision != PRECISION_FP32)
+        ops_cast_16(chain->device, chain->parameters, chain->parameters_16, chain->count,
+                    chain->options.precision);
+}
+
+static void take_slice(const struct tensor_slice *slice, const float *whole, size_t whole_cols,
+                       float *part, size_t part_cols)
+{
+    for (int64_t row = 0; row < slice->rows; row++) {
+        memcpy(part + (size_t)(slice->local_row + row) * part_cols + (size_t)slice->local_col,
+               whole + (size_t)(slice->row + row) * whole_cols + (size_t)slice->col,
+               (size_t)slice->cols * sizeof(float));
+    }
+}
+
+/* The values of the whole tensor, of which the chain may hold a part. */
+static enum status randomise_tensor(struct chain *chain, const struct chain_tensor *tensor,
+                                    uint64_t seed, uint64_t stream, struct error *err)
+{
+    const struct tensor_part *part = &tensor->part;
+    uint64_t count = tensor_count(&part->whole);
+    double deviation = part->whole.is_vector ? 0.1 : part->whole.init_deviation;
+    float *whole = calloc((size_t)count, sizeof(float));
+    if (whole == NULL)
+        return error_memory(err, (size_t)count * sizeof(float), "a tensor");
+    ops_fill_normal(chain->device, whole, 0, count, deviation, seed, stream);
+    for (uint64_t i = 0; part->whole.init == INIT_ONE && i < count; i++)
+        whole[i] += 1.0f;
+    for (size_t i = 0; i < part->slice_count; i++) {
+        take_slice(&part->slices[i], whole, (size_t)part->whole.cols,
+                   chain->parameters + tensor->at, (size_t)part->cols);
+    }
+    free(whole);
+    return STATUS_OK;
+}
+
+enum status chain_randomise(struct chain *chain, uint64_t seed, struct error *err)
 {
     for (size_t i = 0; i < chain->layer_count; i++) {
-        struct tensor_spec tensors[LAYER_TENSORS_MAX];
-        size_t count = layer_tensors(&chain->model, chain->layers[i].layer.kind, tensors);
-        float *at = chain->parameters + chain->layers[i].at;
+        struct chain_tensor tensors[LAYER_TENSORS_MAX];
+        size_t count = chain_tensors(chain, i, tensors);
         for (size_t j = 0; j < count; j++) {
-            bool is_one = tensors[j].init == INIT_ONE;
-            double deviation = tensors[j].is_vector ? 0.1 : tensors[j].init_deviation;
-            uint64_t elements = tensor_count(&tensors[j]);
-            ops_fill_normal(chain->device, at, elements, deviation, seed, i * 16 + j);
-            for (uint64_t k = 0; is_one && k < elements; k++)
-                at[k] += 1.0f;
-            at += elements;
+            enum tensor_role role = tensors[j].part.whole.role;
+            bool is_tied = role == ROLE_HEAD_WEIGHT && chain->model.tied_head;
+            uint64_t stream = is_tied ? ROLE_TOKEN_EMBEDDING : i * ROLE_COUNT + (uint64_t)role;
+            TRY(randomise_tensor(chain, &tensors[j], seed, stream, err));
         }
     }
     uint64_t vocab = (uint64_t)chain->model.vocab;
@@ -168,6 +228,31 @@ void chain_randomise(struct chain *chain, uint64_t seed)
         chain->targets[t] = (int32_t)rng_below(seed, 1000001, t, vocab);
     }
     chain_cast(chain);
+    return STATUS_OK;
+}
+
+static void bind_parameters(struct chain *chain, const struct chain_layer *layer,
+                            struct layer_call *call)
+{
+    size_t vectors_at = layer->at + (size_t)layer->counts.matrices;
+    bool is_16 = layer->mode.precision != PRECISION_FP32;
+    if (is_16)
+        call->matrices_16 = chain->parameters_16 + layer->at;
+    else
+        call->matrices = chain->parameters + layer->at;
+    call->vectors = chain->parameters + vectors_at;
+    call->matrix_gradients = chain->gradients + layer->at;
+    call->vector_gradients = chain->gradients + vectors_at;
+    bool shares_table = chain->model.tied_head && !chain->options.owns_table;
+    if (layer->part.kind == LAYER_EMBEDDING)
+        call->table_is_written = shares_table;
+    if (layer->part.kind != LAYER_HEAD || !shares_table)
+        return;
+    if (is_16)
+        call->table_16 = chain->parameters_16;
+    else
+        call->table = chain->parameters;
+    call->table_gradients = chain->gradients;
 }
 
 struct layer_call chain_call(struct chain *chain, size_t index)
@@ -175,12 +260,10 @@ struct layer_call chain_call(struct chain *chain, size_t index)
     struct chain_layer *layer = &chain->layers[index];
     struct layer_call call = {
         .model = &chain->model,
-        .kind = layer->layer.kind,
+        .part = layer->part,
         .mode = layer->mode,
         .shape = chain->options.shape,
-        .parameters = chain->parameters + layer->at,
-        .gradients = chain->gradients + layer->at,
-        .parameters_bf16 = chain->parameters_bf16 + layer->at,
+        .group = chain->options.group,
         .tokens = chain->token_ids,
         .targets = chain->targets,
         .loss_scale = chain->loss_scale,
@@ -188,14 +271,10 @@ struct layer_call chain_call(struct chain *chain, size_t index)
         .output = layer->output.data,
         .gradient = chain->gradient.data,
     };
-    if (call.kind == LAYER_HEAD && chain->model.tied_head) {
-        call.tied_parameters = chain->parameters;
-        call.tied_gradients = chain->gradients;
-        call.tied_parameters_bf16 = chain->parameters_bf16;
-    }
+    bind_parameters(chain, layer, &call);
     struct buffer_spec buffers[LAYER_BUFFERS_MAX];
     size_t count =
-        layer_buffers(&chain->model, call.kind, call.mode, &chain->options.shape, buffers);
+        layer_part_buffers(&chain->model, &call.part, call.mode, &chain->options.shape, buffers);
     for (size_t i = 0; i < count; i++) {
         enum buffer_slot slot = buffers[i].slot;
         bool saved = buffers[i].life == BUFFER_SAVED;
@@ -214,14 +293,21 @@ void chain_poison(struct chain *chain)
     for (size_t slot = 0; slot < SLOT_COUNT; slot++)
         region_poison(&chain->scratch[slot]);
     region_poison(&chain->gradient);
-    memset(chain->gradients, 0xff, (size_t)chain->count * sizeof(float));
+    for (size_t i = 0; i < chain->layer_count; i++) {
+        struct chain_tensor tensors[LAYER_TENSORS_MAX];
+        size_t count = chain_tensors(chain, i, tensors);
+        for (size_t j = 0; j < count; j++) {
+            memset(chain->gradients + tensors[j].at, 0xff,
+                   (size_t)tensor_part_count(&tensors[j].part) * sizeof(float));
+        }
+    }
 }
 
 enum status chain_forward(struct chain *chain, double *loss_sum, struct error *err)
 {
     for (size_t i = 0; i < chain->layer_count; i++) {
         struct layer_call call = chain_call(chain, i);
-        double *sum = call.kind == LAYER_HEAD ? loss_sum : NULL;
+        double *sum = call.part.kind == LAYER_HEAD ? loss_sum : NULL;
         TRY(layer_forward(chain->device, &call, sum, err));
     }
     return STATUS_OK;
@@ -231,7 +317,7 @@ enum status chain_backward(struct chain *chain, bool accumulate, struct error *e
 {
     for (size_t i = chain->layer_count; i > 0; i--) {
         struct layer_call call = chain_call(chain, i - 1);
-        call.accumulate = accumulate;
+        call.accumulate_matrices = call.accumulate_vectors = accumulate;
         TRY(layer_backward(chain->device, &call, err));
     }
     return STATUS_OK;

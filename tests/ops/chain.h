@@ -1,6 +1,6 @@
-/* A whole model on a device with everything a training step needs: for tests and benchmarks of the
- * layers. Every buffer ends in a guard, and before each forward pass what the layers must write by
- * themselves can be poisoned with NaN. */
+/* A whole model, or one rank's part of it, on a device with everything a training step needs: for
+ * tests and benchmarks of the layers. Every buffer ends in a guard, and before each forward pass
+ * what the layers must write by themselves can be poisoned with NaN. */
 #ifndef TEMPER_TESTS_OPS_CHAIN_H
 #define TEMPER_TESTS_OPS_CHAIN_H
 
@@ -11,6 +11,11 @@ struct chain_options {
     struct micro_batch_shape shape; /* threads: of the device too */
     enum precision precision;       /* of the layers that admit it, */
     enum recompute recompute;       /* as this; the others do without */
+    /* One rank's part of every layer; ways 0: whole layers. */
+    int ways, index;
+    bool sequence_parallel;
+    bool owns_table; /* the head, where it is tied */
+    const struct layer_group *group;
 };
 
 struct chain_region {
@@ -20,10 +25,12 @@ struct chain_region {
 
 struct chain_layer {
     struct layer layer;
+    struct layer_part part;
     struct layer_precision_mode mode;
-    size_t at; /* of its parameters in the flat arrays */
+    struct part_counts counts;
+    size_t at; /* of its matrices in the flat arrays; its vectors stand behind them */
     struct chain_region slots[SLOT_COUNT];
-    struct chain_region output; /* [T, hidden]; not of the head */
+    struct chain_region output; /* [S, hidden]; not of the head */
 };
 
 struct chain {
@@ -35,22 +42,32 @@ struct chain {
     struct chain_region scratch[SLOT_COUNT]; /* shared by all layers */
     uint64_t count;                          /* elements of the flat arrays */
     float *parameters, *gradients;
-    uint16_t *parameters_bf16;
-    struct chain_region gradient; /* [T, hidden] */
+    uint16_t *parameters_16;      /* in the options' precision */
+    struct chain_region gradient; /* [S, hidden] */
     int32_t *token_ids, *targets; /* [T] */
     float loss_scale;
+};
+
+struct chain_tensor {
+    struct tensor_part part;
+    size_t at; /* of its elements in the flat arrays */
 };
 
 enum status chain_open(struct chain *chain, const struct model *model,
                        const struct chain_options *options, struct error *err);
 void chain_close(struct chain *chain);
 
-/* Normal weights as layer_tensors says, but with norm weights and biases random too. */
-void chain_randomise(struct chain *chain, uint64_t seed);
+/* Normal weights as layer_tensors says, but with norm weights and biases random too; the same for
+ * every split. */
+enum status chain_randomise(struct chain *chain, uint64_t seed, struct error *err);
 /* After the parameters changed. */
 void chain_cast(struct chain *chain);
 struct layer_call chain_call(struct chain *chain, size_t index);
+/* A layer's tensors in memory order; returns how many. */
+size_t chain_tensors(const struct chain *chain, size_t index,
+                     struct chain_tensor out[LAYER_TENSORS_MAX]);
 
+/* What lies between the tensors in the flat arrays stays 0. */
 void chain_poison(struct chain *chain);
 enum status chain_forward(struct chain *chain, double *loss_sum, struct error *err);
 enum status chain_backward(struct chain *chain, bool accumulate, struct error *err);

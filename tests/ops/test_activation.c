@@ -46,8 +46,8 @@ static struct arrays arrays_open(size_t pre_width)
     a.expected = calloc(count, sizeof(float));
     assert_true(a.pre != NULL && a.act != NULL && a.act_gradient != NULL &&
                 a.pre_gradient != NULL && a.expected != NULL);
-    ops_fill_normal(a.device, a.pre, count, 3.0, 1, 1);
-    ops_fill_normal(a.device, a.act_gradient, TOKENS * FFN, 1.0, 1, 2);
+    ops_fill_normal(a.device, a.pre, 0, count, 3.0, 1, 1);
+    ops_fill_normal(a.device, a.act_gradient, 0, TOKENS * FFN, 1.0, 1, 2);
     return a;
 }
 
@@ -107,36 +107,38 @@ static void test_activation__swiglu_matches_libm(void **state)
     arrays_close(&a);
 }
 
-/* bf16 in and out must be the fp32 function of the rounded input, rounded. */
-static void check_bf16(bool is_gated)
+/* 16 bit in and out must be the fp32 function of the rounded input, rounded. */
+static void check_16(bool is_gated, enum precision precision)
 {
     size_t width = is_gated ? 2 * FFN : FFN;
     struct arrays a = arrays_open(width);
     struct activation z = {.tokens = TOKENS, .ffn = FFN, .is_gated = is_gated};
     static uint16_t pre[2 * TOKENS * FFN], act[TOKENS * FFN], expected[2 * TOKENS * FFN];
     static uint16_t act_gradient[TOKENS * FFN], pre_gradient[2 * TOKENS * FFN];
-    bf16_narrow(a.pre, pre, TOKENS * width);
-    bf16_widen(pre, a.pre, TOKENS * width);
-    bf16_narrow(a.act_gradient, act_gradient, TOKENS * FFN);
-    bf16_widen(act_gradient, a.act_gradient, TOKENS * FFN);
+    convert_narrow(a.pre, pre, TOKENS * width, precision);
+    convert_widen(pre, a.pre, TOKENS * width, precision);
+    convert_narrow(a.act_gradient, act_gradient, TOKENS * FFN, precision);
+    convert_widen(act_gradient, a.act_gradient, TOKENS * FFN, precision);
 
     activation_forward(a.device, &z, a.pre, a.act);
     activation_backward(a.device, &z, a.pre, a.act_gradient, a.pre_gradient);
-    z.bf16 = true;
+    z.precision = precision;
     activation_forward(a.device, &z, pre, act);
     activation_backward(a.device, &z, pre, act_gradient, pre_gradient);
-    bf16_narrow(a.act, expected, TOKENS * FFN);
+    convert_narrow(a.act, expected, TOKENS * FFN, precision);
     assert_memory_equal(act, expected, TOKENS * FFN * sizeof(uint16_t));
-    bf16_narrow(a.pre_gradient, expected, TOKENS * width);
+    convert_narrow(a.pre_gradient, expected, TOKENS * width, precision);
     assert_memory_equal(pre_gradient, expected, TOKENS * width * sizeof(uint16_t));
     arrays_close(&a);
 }
 
-static void test_activation__bf16_is_rounded_fp32(void **state)
+static void test_activation__16_bit_is_rounded_fp32(void **state)
 {
     (void)state;
-    check_bf16(false);
-    check_bf16(true);
+    check_16(false, PRECISION_BF16);
+    check_16(true, PRECISION_BF16);
+    check_16(false, PRECISION_FP16);
+    check_16(true, PRECISION_FP16);
 }
 
 int main(void)
@@ -144,7 +146,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_activation__gelu_matches_libm),
         cmocka_unit_test(test_activation__swiglu_matches_libm),
-        cmocka_unit_test(test_activation__bf16_is_rounded_fp32),
+        cmocka_unit_test(test_activation__16_bit_is_rounded_fp32),
     };
     return cmocka_run_group_tests_name("activation", tests, NULL, NULL);
 }

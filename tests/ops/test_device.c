@@ -30,6 +30,7 @@ static void test_device__says_what_it_is(void **state)
     struct device *device = open_device(2);
     assert_int_equal(device_threads(device), 2);
     assert_true(device_supports(device, PRECISION_FP32));
+    assert_true(device_supports(device, PRECISION_FP16));
     assert_int_equal(strncmp(device_libraries(device), "OpenBLAS ", 9), 0);
     assert_non_null(strchr(device_libraries(device), '('));
     device_close(device);
@@ -106,6 +107,8 @@ static void test_device__measures_its_rates(void **state)
     struct error err;
     double flops = 0.0, bytes_per_s = 0.0;
     expect_ok(device_measure_matmul(device, PRECISION_FP32, 0.01, &flops, &err), &err);
+    assert_true(flops > 1e8 && flops < 1e16);
+    expect_ok(device_measure_matmul(device, PRECISION_FP16, 0.01, &flops, &err), &err);
     assert_true(flops > 1e8 && flops < 1e16);
     expect_ok(device_measure_copy(device, 0.01, &bytes_per_s, &err), &err);
     assert_true(bytes_per_s > 1e7 && bytes_per_s < 1e14);

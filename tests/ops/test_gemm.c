@@ -9,8 +9,8 @@
 struct product {
     struct device *device;
     size_t m, n, k;
-    float *a, *b, *c, *bias; /* a and b hold values that bf16 can */
-    uint16_t *a_bf16, *b_bf16, *c_bf16;
+    float *a, *b, *c, *bias; /* a and b hold values that the 16 bit can */
+    uint16_t *a_16, *b_16, *c_16;
 };
 
 static void *allocate(size_t count, size_t bytes)
@@ -20,7 +20,8 @@ static void *allocate(size_t count, size_t bytes)
     return data;
 }
 
-static struct product product_open(size_t m, size_t n, size_t k, int threads)
+static struct product product_open(size_t m, size_t n, size_t k, int threads,
+                                   enum precision precision_16)
 {
     struct product p = {.m = m, .n = n, .k = k};
     struct error err;
@@ -29,16 +30,16 @@ static struct product product_open(size_t m, size_t n, size_t k, int threads)
     p.b = allocate(k * n, sizeof(float));
     p.c = allocate(m * n, sizeof(float));
     p.bias = allocate(n, sizeof(float));
-    p.a_bf16 = allocate(m * k, sizeof(uint16_t));
-    p.b_bf16 = allocate(k * n, sizeof(uint16_t));
-    p.c_bf16 = allocate(m * n, sizeof(uint16_t));
-    ops_fill_normal(p.device, p.a, m * k, 1.0, m, n);
-    ops_fill_normal(p.device, p.b, k * n, 1.0, n, k);
-    ops_fill_normal(p.device, p.bias, n, 1.0, n, 0);
-    bf16_narrow(p.a, p.a_bf16, m * k);
-    bf16_widen(p.a_bf16, p.a, m * k);
-    bf16_narrow(p.b, p.b_bf16, k * n);
-    bf16_widen(p.b_bf16, p.b, k * n);
+    p.a_16 = allocate(m * k, sizeof(uint16_t));
+    p.b_16 = allocate(k * n, sizeof(uint16_t));
+    p.c_16 = allocate(m * n, sizeof(uint16_t));
+    ops_fill_normal(p.device, p.a, 0, m * k, 1.0, m, n);
+    ops_fill_normal(p.device, p.b, 0, k * n, 1.0, n, k);
+    ops_fill_normal(p.device, p.bias, 0, n, 1.0, n, 0);
+    convert_narrow(p.a, p.a_16, m * k, precision_16);
+    convert_widen(p.a_16, p.a, m * k, precision_16);
+    convert_narrow(p.b, p.b_16, k * n, precision_16);
+    convert_widen(p.b_16, p.b, k * n, precision_16);
     return p;
 }
 
@@ -48,9 +49,9 @@ static void product_close(struct product *p)
     free(p->b);
     free(p->c);
     free(p->bias);
-    free(p->a_bf16);
-    free(p->b_bf16);
-    free(p->c_bf16);
+    free(p->a_16);
+    free(p->b_16);
+    free(p->c_16);
     device_close(p->device);
 }
 
@@ -76,14 +77,14 @@ static void check_variant(struct product *p, enum precision operands, enum preci
                           bool a_transposed, bool b_transposed, int variant)
 {
     struct error err;
-    bool bf16 = operands == PRECISION_BF16, bf16_out = result == PRECISION_BF16;
+    bool is_16 = operands != PRECISION_FP32, out_is_16 = result != PRECISION_FP32;
     struct gemm gemm = {
         .m = p->m,
         .n = p->n,
         .k = p->k,
-        .a = bf16 ? (const void *)p->a_bf16 : p->a,
-        .b = bf16 ? (const void *)p->b_bf16 : p->b,
-        .c = bf16_out ? (void *)p->c_bf16 : p->c,
+        .a = is_16 ? (const void *)p->a_16 : p->a,
+        .b = is_16 ? (const void *)p->b_16 : p->b,
+        .c = out_is_16 ? (void *)p->c_16 : p->c,
         .a_transposed = a_transposed,
         .b_transposed = b_transposed,
         .accumulate = variant == 1,
@@ -94,30 +95,28 @@ static void check_variant(struct product *p, enum precision operands, enum preci
     size_t count = p->m * p->n;
     float *expected = allocate(count, sizeof(float));
     if (variant == 1)
-        ops_fill_normal(p->device, p->c, count, 1.0, 5, 5);
+        ops_fill_normal(p->device, p->c, 0, count, 1.0, 5, 5);
     else
-        memset(gemm.c, 0xff, count * (bf16_out ? sizeof(uint16_t) : sizeof(float)));
+        memset(gemm.c, 0xff, count * (out_is_16 ? sizeof(uint16_t) : sizeof(float)));
     reference(p, &gemm, expected);
     expect_ok(gemm_run(p->device, &gemm, &err), &err);
-    if (bf16_out)
-        bf16_widen(p->c_bf16, p->c, count);
-    expect_near("product", p->c, expected, count, bf16_out ? 0x1p-8 : 1e-6);
+    if (out_is_16)
+        convert_widen(p->c_16, p->c, count, result);
+    double unit = result == PRECISION_BF16 ? 0x1p-8 : result == PRECISION_FP16 ? 0x1p-11 : 1e-6;
+    expect_near("product", p->c, expected, count, unit);
     free(expected);
 }
 
-static void check(size_t m, size_t n, size_t k, int threads, bool with_bf16)
+static void check(size_t m, size_t n, size_t k, int threads, enum precision operands)
 {
-    struct product p = product_open(m, n, k, threads);
-    with_bf16 = with_bf16 && device_supports(p.device, PRECISION_BF16);
-    for (int way = 0; way < 4; way++) {
+    bool is_fp32 = operands == PRECISION_FP32;
+    struct product p = product_open(m, n, k, threads, is_fp32 ? PRECISION_BF16 : operands);
+    for (int way = 0; way < 4 && device_supports(p.device, operands); way++) {
         for (int variant = 0; variant < 3; variant++) {
             bool at = way & 1, bt = way & 2;
-            check_variant(&p, PRECISION_FP32, PRECISION_FP32, at, bt, variant);
-            if (!with_bf16)
-                continue;
-            check_variant(&p, PRECISION_BF16, PRECISION_FP32, at, bt, variant);
-            if (variant != 1)
-                check_variant(&p, PRECISION_BF16, PRECISION_BF16, at, bt, variant);
+            check_variant(&p, operands, PRECISION_FP32, at, bt, variant);
+            if (!is_fp32 && variant != 1)
+                check_variant(&p, operands, operands, at, bt, variant);
         }
     }
     product_close(&p);
@@ -126,19 +125,30 @@ static void check(size_t m, size_t n, size_t k, int threads, bool with_bf16)
 static void test_gemm__all_layouts_match_the_definition(void **state)
 {
     (void)state;
-    check(1, 1, 1, 1, true);
-    check(1, 17, 5, 2, true);
-    check(33, 1, 7, 2, true);
-    check(65, 47, 31, 2, true);
-    check(128, 64, 256, 1, true);
+    for (int precision = 0; precision < PRECISION_COUNT; precision++) {
+        check(1, 1, 1, 1, (enum precision)precision);
+        check(1, 17, 5, 2, (enum precision)precision);
+        check(33, 1, 7, 2, (enum precision)precision);
+        check(65, 47, 31, 2, (enum precision)precision);
+        check(128, 64, 256, 1, (enum precision)precision);
+    }
 }
 
 /* Larger than two slabs in rows, and in columns, with a remainder; only fp32 is cut. */
 static void test_gemm__slabs_leave_no_gap(void **state)
 {
     (void)state;
-    check(2531, 1037, 3, 2, false);
-    check(1037, 2531, 3, 2, false);
+    check(2531, 1037, 3, 2, PRECISION_FP32);
+    check(1037, 2531, 3, 2, PRECISION_FP32);
+}
+
+/* Larger than a panel of fp16 in each direction. */
+static void test_gemm__panels_leave_no_gap(void **state)
+{
+    (void)state;
+    check(1037, 65, 7, 2, PRECISION_FP16);
+    check(65, 2053, 7, 1, PRECISION_FP16);
+    check(47, 33, 1029, 2, PRECISION_FP16);
 }
 
 static void test_gemm__piece_reads_strided_rows(void **state)
@@ -159,6 +169,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gemm__all_layouts_match_the_definition),
         cmocka_unit_test(test_gemm__slabs_leave_no_gap),
+        cmocka_unit_test(test_gemm__panels_leave_no_gap),
         cmocka_unit_test(test_gemm__piece_reads_strided_rows),
     };
     return cmocka_run_group_tests_name("gemm", tests, NULL, NULL);

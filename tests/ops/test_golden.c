@@ -7,14 +7,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One side of a bf16 product is off by up to u = 2^-9 of itself, so a product by 2u. Rounding
- * errors of different terms are independent, so a sum of them keeps the relative error of one term.
- * From the loss to the first layer's gradient a value passes about 2 products for each of 4
- * matrices in a block and the same again backward, and 3 stored activations: sqrt(16 blocks + 6)
- * times 2u for 2 blocks, and a factor 2 for the norms and softmax, whose differences cancel. */
-static double bf16_bound(const struct model *model)
+/* One side of a 16-bit product is off by up to u of itself, u = 2^-9 in bf16 and 2^-12 in fp16, so
+ * a product by 2u. Rounding errors of different terms are independent, so a sum of them keeps the
+ * relative error of one term. From the loss to the first layer's gradient a value passes about 2
+ * products for each of 4 matrices in a block and the same again backward, and 3 stored activations:
+ * sqrt(16 blocks + 6) times 2u for 2 blocks, and a factor 2 for the norms and softmax, whose
+ * differences cancel. */
+static double bound_of(enum precision precision, const struct model *model)
 {
-    return 2.0 * sqrt(16.0 * (double)model->blocks + 6.0) * 2.0 * 0x1p-9;
+    if (precision == PRECISION_FP32)
+        return 1e-5;
+    double u = precision == PRECISION_BF16 ? 0x1p-9 : 0x1p-12;
+    return 2.0 * sqrt(16.0 * (double)model->blocks + 6.0) * 2.0 * u;
 }
 
 struct golden {
@@ -89,6 +93,9 @@ static void read_ids(const struct golden *golden, const char *key, int32_t *out,
     }
 }
 
+/* Of the gradients: so small a model's are near the least that fp16 has, as in training without. */
+static const float LOSS_SCALE = 1024.0f;
+
 static void load(const struct golden *golden, struct chain *chain)
 {
     size_t counted = 0;
@@ -98,15 +105,14 @@ static void load(const struct golden *golden, struct chain *chain)
         counted += chain->targets[t] >= 0;
     chain->loss_scale = 1.0f / (float)counted;
     for (size_t i = 0; i < chain->layer_count; i++) {
-        struct tensor_spec tensors[LAYER_TENSORS_MAX];
-        size_t count = layer_tensors(&chain->model, chain->layers[i].layer.kind, tensors);
-        float *at = chain->parameters + chain->layers[i].at;
+        struct chain_tensor tensors[LAYER_TENSORS_MAX];
+        size_t count = chain_tensors(chain, i, tensors);
         for (size_t j = 0; j < count; j++) {
             char name[TENSOR_NAME_BYTES];
-            uint64_t elements = tensor_count(&tensors[j]);
-            tensor_name(&tensors[j], chain->layers[i].layer.block, name);
-            memcpy(at, golden_find(golden, "weight:", name, elements), elements * sizeof(float));
-            at += elements;
+            uint64_t elements = tensor_part_count(&tensors[j].part);
+            tensor_name(&tensors[j].part.whole, chain->layers[i].layer.block, name);
+            memcpy(chain->parameters + tensors[j].at,
+                   golden_find(golden, "weight:", name, elements), elements * sizeof(float));
         }
     }
     chain_cast(chain);
@@ -115,16 +121,14 @@ static void load(const struct golden *golden, struct chain *chain)
 static void compare_gradients(const struct golden *golden, const struct chain *chain, double bound)
 {
     for (size_t i = 0; i < chain->layer_count; i++) {
-        struct tensor_spec tensors[LAYER_TENSORS_MAX];
-        size_t count = layer_tensors(&chain->model, chain->layers[i].layer.kind, tensors);
-        const float *at = chain->gradients + chain->layers[i].at;
+        struct chain_tensor tensors[LAYER_TENSORS_MAX];
+        size_t count = chain_tensors(chain, i, tensors);
         for (size_t j = 0; j < count; j++) {
             char name[TENSOR_NAME_BYTES];
-            uint64_t elements = tensor_count(&tensors[j]);
-            tensor_name(&tensors[j], chain->layers[i].layer.block, name);
-            expect_near(name, at, golden_find(golden, "gradient:", name, elements), elements,
-                        bound);
-            at += elements;
+            uint64_t elements = tensor_part_count(&tensors[j].part);
+            tensor_name(&tensors[j].part.whole, chain->layers[i].layer.block, name);
+            expect_near(name, chain->gradients + tensors[j].at,
+                        golden_find(golden, "gradient:", name, elements), elements, bound);
         }
     }
 }
@@ -145,7 +149,7 @@ static void run(const char *name, enum precision precision, enum recompute recom
         golden_close(&golden);
         skip();
     }
-    double bound = precision == PRECISION_FP32 ? 1e-5 : bf16_bound(&golden.model);
+    double bound = bound_of(precision, &golden.model);
 
     chain_poison(&chain);
     load(&golden, &chain);
@@ -155,7 +159,10 @@ static void run(const char *name, enum precision precision, enum recompute recom
                 golden_find(&golden, "logits", "", logits), logits, bound);
     float loss = (float)(loss_sum * (double)chain.loss_scale);
     expect_near("loss", &loss, golden_find(&golden, "loss", "", 1), 1, bound);
+    chain.loss_scale *= LOSS_SCALE;
     expect_ok(chain_backward(&chain, false, &err), &err);
+    for (uint64_t i = 0; i < chain.count; i++)
+        chain.gradients[i] /= LOSS_SCALE;
     compare_gradients(&golden, &chain, bound);
     assert_true(chain_guards_hold(&chain));
     chain_close(&chain);
@@ -194,6 +201,14 @@ static void test_golden__bf16(void **state)
     run("mistral", PRECISION_BF16, RECOMPUTE_FULL, 2);
 }
 
+static void test_golden__fp16(void **state)
+{
+    (void)state;
+    run("gpt2", PRECISION_FP16, RECOMPUTE_NONE, 2);
+    run("llama", PRECISION_FP16, RECOMPUTE_SELECTIVE, 1);
+    run("mistral", PRECISION_FP16, RECOMPUTE_FULL, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -201,6 +216,7 @@ int main(void)
         cmocka_unit_test(test_golden__llama_fp32),
         cmocka_unit_test(test_golden__mistral_window_fp32),
         cmocka_unit_test(test_golden__bf16),
+        cmocka_unit_test(test_golden__fp16),
     };
     return cmocka_run_group_tests_name("golden", tests, NULL, NULL);
 }

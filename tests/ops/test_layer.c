@@ -57,14 +57,9 @@ static struct chain_options options(int64_t sequences, int64_t seq_length, int t
 static void enlarge_matrices(struct chain *chain)
 {
     for (size_t i = 0; i < chain->layer_count; i++) {
-        struct tensor_spec tensors[LAYER_TENSORS_MAX];
-        size_t count = layer_tensors(&chain->model, chain->layers[i].layer.kind, tensors);
         float *at = chain->parameters + chain->layers[i].at;
-        for (size_t j = 0; j < count; j++) {
-            float factor = tensors[j].is_vector ? 1.0f : 20.0f;
-            for (uint64_t k = 0; k < tensor_count(&tensors[j]); k++)
-                *at++ *= factor;
-        }
+        for (uint64_t j = 0; j < chain->layers[i].counts.matrices; j++)
+            at[j] *= 20.0f;
     }
 }
 
@@ -73,7 +68,7 @@ static void open_chain(struct chain *chain, const struct model *model, struct ch
     struct error err;
     expect_ok(chain_open(chain, model, &opts, &err), &err);
     chain_poison(chain);
-    chain_randomise(chain, 7);
+    expect_ok(chain_randomise(chain, 7, &err), &err);
     enlarge_matrices(chain);
     chain_cast(chain);
 }
@@ -184,16 +179,14 @@ static void check_model(const struct model *model, struct chain_options opts)
     forward(&chain);
     backward(&chain, false);
     for (size_t i = 0; i < chain.layer_count; i++) {
-        struct tensor_spec tensors[LAYER_TENSORS_MAX];
-        size_t count = layer_tensors(model, chain.layers[i].layer.kind, tensors);
-        size_t at = chain.layers[i].at;
+        struct chain_tensor tensors[LAYER_TENSORS_MAX];
+        size_t count = chain_tensors(&chain, i, tensors);
         for (size_t j = 0; j < count; j++) {
             char name[TENSOR_NAME_BYTES];
-            size_t elements = (size_t)tensor_count(&tensors[j]);
+            size_t at = tensors[j].at, elements = (size_t)tensor_part_count(&tensors[j].part);
             struct tensor tensor = {chain.parameters + at, chain.gradients + at, elements};
-            tensor_name(&tensors[j], chain.layers[i].layer.block, name);
+            tensor_name(&tensors[j].part.whole, chain.layers[i].layer.block, name);
             check_tensor(&chain, &tensor, name);
-            at += elements;
         }
     }
     chain_close(&chain);
@@ -237,11 +230,7 @@ static float *gradients_of(const struct model *model, struct chain_options opts,
     *count = chain.count;
     float *copy = calloc((size_t)chain.count, sizeof(float));
     assert_non_null(copy);
-    for (size_t i = 0; i < chain.layer_count; i++) {
-        uint64_t own = layer_parameter_count(model, chain.layers[i].layer.kind);
-        memcpy(copy + chain.layers[i].at, chain.gradients + chain.layers[i].at,
-               (size_t)own * sizeof(float));
-    }
+    memcpy(copy, chain.gradients, (size_t)chain.count * sizeof(float));
     chain_close(&chain);
     return copy;
 }
@@ -294,6 +283,15 @@ static void test_layer__recompute_modes_give_the_same_bits_in_bf16(void **state)
     check_recompute(&llama, opts);
 }
 
+static void test_layer__recompute_modes_give_the_same_bits_in_fp16(void **state)
+{
+    (void)state;
+    struct chain_options opts = options(2, ATTENTION_BLOCK_ROWS + 29, 2);
+    opts.precision = PRECISION_FP16;
+    check_recompute(&gpt2, opts);
+    check_recompute(&llama, opts);
+}
+
 static void test_layer__repeats_to_the_bit(void **state)
 {
     (void)state;
@@ -321,17 +319,29 @@ static void test_layer__thread_counts_agree(void **state)
     check_against(&llama, options(2, 21, 1), options(2, 21, 3), 1e-5);
 }
 
+static void check_near_fp32(enum precision precision, double bound)
+{
+    struct chain_options rounded = options(3, 21, 2);
+    rounded.precision = precision;
+    check_against(&gpt2, rounded, options(3, 21, 2), bound);
+    check_against(&llama, rounded, options(3, 21, 2), bound);
+}
+
 static void test_layer__bf16_is_near_fp32(void **state)
 {
     (void)state;
     if (!supports_bf16())
         skip();
-    struct chain_options bf16 = options(3, 21, 2);
-    bf16.precision = PRECISION_BF16;
     /* 2^-8 for each rounded product, and some twenty of them in a row: sqrt(20) / 2^8 = 0.017;
      * weights this large make the softmax three times as sensitive. */
-    check_against(&gpt2, bf16, options(3, 21, 2), 0.06);
-    check_against(&llama, bf16, options(3, 21, 2), 0.06);
+    check_near_fp32(PRECISION_BF16, 0.06);
+}
+
+/* Three more digits: an eighth. */
+static void test_layer__fp16_is_near_fp32(void **state)
+{
+    (void)state;
+    check_near_fp32(PRECISION_FP16, 0.06 / 8.0);
 }
 
 /* ---- accumulation, targets, faults ---- */
@@ -350,7 +360,7 @@ static void check_accumulation(const struct model *model, struct chain_options o
     backward(&chain, true);
     for (size_t i = 0; i < chain.layer_count; i++) {
         size_t at = chain.layers[i].at;
-        size_t own = (size_t)layer_parameter_count(model, chain.layers[i].layer.kind);
+        size_t own = (size_t)(chain.layers[i].counts.matrices + chain.layers[i].counts.vectors);
         for (size_t j = 0; j < own; j++)
             once[at + j] *= 2.0f;
         expect_near("twice the gradient", chain.gradients + at, once + at, own, 1e-6);
@@ -373,6 +383,10 @@ static void test_layer__gradients_accumulate(void **state)
         check_accumulation(&gpt2, opts);
         check_accumulation(&llama, opts);
     }
+    struct chain_options fp16 = options(2, 7, 2);
+    fp16.precision = PRECISION_FP16;
+    check_accumulation(&gpt2, fp16);
+    check_accumulation(&llama, fp16);
 }
 
 static void test_layer__ignored_targets_count_for_nothing(void **state)
@@ -397,11 +411,8 @@ static void test_layer__ignored_targets_count_for_nothing(void **state)
         chain.targets[t] = -100;
     assert_true(forward(&chain) == 0.0);
     backward(&chain, false);
-    for (size_t i = 0; i < chain.layer_count; i++) {
-        size_t own = (size_t)layer_parameter_count(&gpt2, chain.layers[i].layer.kind);
-        for (size_t j = 0; j < own; j++)
-            assert_true(chain.gradients[chain.layers[i].at + j] == 0.0f);
-    }
+    for (uint64_t i = 0; i < chain.count; i++)
+        assert_true(chain.gradients[i] == 0.0f);
     chain_close(&chain);
 }
 
@@ -490,6 +501,43 @@ static void test_layer__buffers_for_fewer_threads_are_refused(void **state)
     chain_close(&chain);
 }
 
+static void count(void *user)
+{
+    ++*(int *)user;
+}
+
+/* At least once after each product: attention and mlp have 2 in forward and 4 in backward, the head
+ * 1 and 2; recomputation repeats the first of forward. */
+static void check_polls(enum recompute recompute, int repeated)
+{
+    struct chain chain;
+    struct error err;
+    struct chain_options opts = options(1, 3, 1);
+    opts.recompute = recompute;
+    open_chain(&chain, &gpt2, opts);
+    forward(&chain);
+    for (size_t i = chain.layer_count; i-- > 1;) {
+        struct layer_call call = chain_call(&chain, i);
+        bool is_head = call.part.kind == LAYER_HEAD;
+        int polls = 0;
+        call.poll = count;
+        call.poll_user = &polls;
+        expect_ok(layer_forward(chain.device, &call, NULL, &err), &err);
+        assert_true(polls >= (is_head ? 1 : 2));
+        polls = 0;
+        expect_ok(layer_backward(chain.device, &call, &err), &err);
+        assert_true(polls >= (is_head ? 2 : 4 + repeated));
+    }
+    chain_close(&chain);
+}
+
+static void test_layer__polls_between_kernels(void **state)
+{
+    (void)state;
+    check_polls(RECOMPUTE_NONE, 0);
+    check_polls(RECOMPUTE_FULL, 1);
+}
+
 static void test_layer__bf16_without_support_is_refused(void **state)
 {
     (void)state;
@@ -513,9 +561,11 @@ int main(void)
         cmocka_unit_test(test_layer__gradients_of_several_query_blocks_match_differences),
         cmocka_unit_test(test_layer__recompute_modes_give_the_same_bits),
         cmocka_unit_test(test_layer__recompute_modes_give_the_same_bits_in_bf16),
+        cmocka_unit_test(test_layer__recompute_modes_give_the_same_bits_in_fp16),
         cmocka_unit_test(test_layer__repeats_to_the_bit),
         cmocka_unit_test(test_layer__thread_counts_agree),
         cmocka_unit_test(test_layer__bf16_is_near_fp32),
+        cmocka_unit_test(test_layer__fp16_is_near_fp32),
         cmocka_unit_test(test_layer__gradients_accumulate),
         cmocka_unit_test(test_layer__ignored_targets_count_for_nothing),
         cmocka_unit_test(test_layer__logits_need_no_targets),
@@ -523,6 +573,7 @@ int main(void)
         cmocka_unit_test(test_layer__a_window_hides_old_tokens),
         cmocka_unit_test(test_layer__a_nan_reaches_the_loss),
         cmocka_unit_test(test_layer__buffers_for_fewer_threads_are_refused),
+        cmocka_unit_test(test_layer__polls_between_kernels),
         cmocka_unit_test(test_layer__bf16_without_support_is_refused),
     };
     return cmocka_run_group_tests_name("layer", tests, NULL, NULL);

@@ -36,7 +36,7 @@ static void test_update__adamw_matches_its_equations(void **state)
     static float expected[COUNT];
     static uint16_t rounded[COUNT + 1];
     struct device *device = open_device(2);
-    ops_fill_normal(device, p, COUNT, 0.5, 1, 0);
+    ops_fill_normal(device, p, 0, COUNT, 0.5, 1, 0);
     for (size_t i = 0; i < COUNT; i++)
         p_true[i] = (double)p[i];
     p[COUNT] = m[COUNT] = v[COUNT] = 77.0f;
@@ -45,7 +45,8 @@ static void test_update__adamw_matches_its_equations(void **state)
                               .first_moment = m,
                               .second_moment = v,
                               .gradients = g,
-                              .parameters_bf16 = rounded,
+                              .parameters_16 = rounded,
+                              .precision_16 = PRECISION_FP16,
                               .count = COUNT,
                               .learning_rate = 1e-2,
                               .beta1 = 0.9,
@@ -54,14 +55,14 @@ static void test_update__adamw_matches_its_equations(void **state)
                               .weight_decay = 0.1,
                               .grad_scale = 0.25};
     for (call.time = 1; call.time <= 20; call.time++) {
-        ops_fill_normal(device, g, COUNT, 1.0, 2, (uint64_t)call.time);
+        ops_fill_normal(device, g, 0, COUNT, 1.0, 2, (uint64_t)call.time);
         g[3] = 0.0f;
         reference_step(&call, p_true, m_true, v_true);
         ops_adamw(device, &call);
     }
     for (size_t i = 0; i < COUNT; i++) {
         expected[i] = (float)p_true[i];
-        assert_int_equal(rounded[i], bf16_from_float(p[i]));
+        assert_int_equal(rounded[i], fp16_from_float(p[i]));
     }
     expect_near("parameters", p, expected, COUNT, 1e-6);
     assert_true(p[COUNT] == 77.0f && m[COUNT] == 77.0f && v[COUNT] == 77.0f &&
@@ -69,16 +70,16 @@ static void test_update__adamw_matches_its_equations(void **state)
     device_close(device);
 }
 
-/* With and without a bf16 copy the values are the same, in one piece or in two. */
+/* With and without a 16-bit copy the values are the same, in one piece or in two. */
 static void test_update__adamw_does_not_depend_on_its_cut(void **state)
 {
     (void)state;
     static float whole[3][COUNT], cut[3][COUNT], g[COUNT];
     static uint16_t rounded[COUNT];
     struct device *device = open_device(2), *single = open_device(1);
-    ops_fill_normal(single, whole[0], COUNT, 0.5, 1, 0);
+    ops_fill_normal(single, whole[0], 0, COUNT, 0.5, 1, 0);
     memcpy(cut, whole, sizeof(cut));
-    ops_fill_normal(single, g, COUNT, 1.0, 2, 0);
+    ops_fill_normal(single, g, 0, COUNT, 1.0, 2, 0);
     struct adamw_call call = {.parameters = whole[0],
                               .first_moment = whole[1],
                               .second_moment = whole[2],
@@ -98,11 +99,14 @@ static void test_update__adamw_does_not_depend_on_its_cut(void **state)
         call.first_moment = cut[1] + at;
         call.second_moment = cut[2] + at;
         call.gradients = g + at;
-        call.parameters_bf16 = rounded + at;
+        call.parameters_16 = rounded + at;
+        call.precision_16 = PRECISION_BF16;
         call.count = parts[i][1] - at;
         ops_adamw(single, &call);
     }
     expect_near("parameters", cut[0], whole[0], COUNT, 1e-7);
+    for (size_t i = 0; i < COUNT; i++)
+        assert_int_equal(rounded[i], bf16_from_float(cut[0][i]));
     device_close(single);
     device_close(device);
 }
@@ -113,7 +117,7 @@ static void test_update__sum_of_squares(void **state)
     static float data[300001];
     const size_t count = 300001;
     struct device *device = open_device(2), *single = open_device(1);
-    ops_fill_normal(device, data, count, 1e3, 3, 0);
+    ops_fill_normal(device, data, 0, count, 1e3, 3, 0);
     double expected = 0.0;
     for (size_t i = 0; i < count; i++)
         expected += (double)data[i] * (double)data[i];
@@ -138,21 +142,60 @@ static void test_update__fill_is_the_same_for_all_thread_counts(void **state)
     (void)state;
     static float a[COUNT], b[COUNT];
     struct device *single = open_device(1), *device = open_device(3);
-    ops_fill_normal(single, a, COUNT, 0.02, 9, 4);
-    ops_fill_normal(device, b, COUNT, 0.02, 9, 4);
+    ops_fill_normal(single, a, 0, COUNT, 0.02, 9, 4);
+    ops_fill_normal(device, b, 0, COUNT, 0.02, 9, 4);
     assert_memory_equal(a, b, sizeof(a));
-    ops_fill_normal(device, b, COUNT, 0.02, 9, 5);
+    ops_fill_normal(device, b, 0, COUNT, 0.02, 9, 5);
     assert_memory_not_equal(a, b, sizeof(a));
     double mean = 0.0, squares = ops_sum_squares(device, a, COUNT);
     for (size_t i = 0; i < COUNT; i++)
         mean += (double)a[i] / COUNT;
     assert_true(fabs(mean) < 4.0 * 0.02 / sqrt(COUNT));
     assert_true(fabs(sqrt(squares / COUNT) / 0.02 - 1.0) < 4.0 / sqrt(2.0 * COUNT));
+    ops_fill_normal(device, b, 0, 100, 0.02, 9, 4);
+    ops_fill_normal(device, b + 100, 100, COUNT - 100, 0.02, 9, 4);
+    assert_memory_equal(a, b, sizeof(a)); /* in pieces, too */
     ops_fill(device, a, COUNT, 2.5f);
     for (size_t i = 0; i < COUNT; i++)
         assert_true(a[i] == 2.5f);
     device_close(device);
     device_close(single);
+}
+
+static void test_update__accumulate_adds_or_overwrites(void **state)
+{
+    (void)state;
+    static float from[COUNT], to[COUNT + 1];
+    struct device *device = open_device(2);
+    ops_fill_normal(device, from, 0, COUNT, 1.0, 1, 0);
+    for (size_t i = 0; i <= COUNT; i++)
+        to[i] = NAN;
+    to[COUNT] = 77.0f;
+    ops_accumulate(device, from, to, COUNT, false);
+    assert_memory_equal(from, to, sizeof(from));
+    ops_accumulate(device, from, to, COUNT, true);
+    for (size_t i = 0; i < COUNT; i++)
+        assert_true(to[i] == 2.0f * from[i]);
+    assert_true(to[COUNT] == 77.0f);
+    device_close(device);
+}
+
+static void test_update__casts_to_either_16_bit(void **state)
+{
+    (void)state;
+    static float from[COUNT];
+    static uint16_t to[COUNT + 1];
+    struct device *device = open_device(2);
+    ops_fill_normal(device, from, 0, COUNT, 1e4, 1, 0); /* some are beyond fp16 */
+    to[COUNT] = 77;
+    ops_cast_16(device, from, to, COUNT, PRECISION_FP16);
+    for (size_t i = 0; i < COUNT; i++)
+        assert_int_equal(to[i], fp16_from_float(from[i]));
+    ops_cast_16(device, from, to, COUNT, PRECISION_BF16);
+    for (size_t i = 0; i < COUNT; i++)
+        assert_int_equal(to[i], bf16_from_float(from[i]));
+    assert_int_equal(to[COUNT], 77);
+    device_close(device);
 }
 
 int main(void)
@@ -161,6 +204,8 @@ int main(void)
         cmocka_unit_test(test_update__adamw_matches_its_equations),
         cmocka_unit_test(test_update__adamw_does_not_depend_on_its_cut),
         cmocka_unit_test(test_update__sum_of_squares),
+        cmocka_unit_test(test_update__accumulate_adds_or_overwrites),
+        cmocka_unit_test(test_update__casts_to_either_16_bit),
         cmocka_unit_test(test_update__fill_is_the_same_for_all_thread_counts),
     };
     return cmocka_run_group_tests_name("update", tests, NULL, NULL);

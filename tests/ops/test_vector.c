@@ -80,6 +80,53 @@ static void test_vector__bf16_rounds_to_nearest_even(void **state)
     assert_true((bool)isnan(float_from_bf16(bf16_from_float(float_from_bits(0xffffffff)))));
 }
 
+/* The definition: sign, exponent with bias 15, ten bits of fraction. */
+static double fp16_value(uint32_t bits)
+{
+    int exponent = (int)(bits >> 10 & 31);
+    double fraction = (double)(bits & 1023) / 1024.0;
+    double size = exponent > 0 ? ldexp(1.0 + fraction, exponent - 15) : ldexp(fraction, -14);
+    return bits & 0x8000 ? -size : size;
+}
+
+static void test_vector__fp16_keeps_what_it_can_hold(void **state)
+{
+    (void)state;
+    for (uint32_t bits = 0; bits < 0x10000; bits++) {
+        float value = float_from_fp16((uint16_t)bits);
+        if ((bits & 0x7fff) > 0x7c00) {
+            assert_true((bool)isnan(value));
+            assert_true((bool)isnan(float_from_fp16(fp16_from_float(value))));
+            continue;
+        }
+        if ((bits & 0x7fff) == 0x7c00)
+            assert_true(value == (bits & 0x8000 ? -INFINITY : INFINITY));
+        else
+            assert_true((double)value == fp16_value(bits));
+        assert_int_equal(fp16_from_float(value), bits);
+    }
+}
+
+/* Halfway between neighbours, and one float to either side of that, subnormals included. */
+static void test_vector__fp16_rounds_to_nearest_even(void **state)
+{
+    (void)state;
+    for (uint32_t bits = 0; bits < 0x7bff; bits++) {
+        float half = (float)((fp16_value(bits) + fp16_value(bits + 1)) / 2.0);
+        assert_int_equal(fp16_from_float(half), bits + (bits & 1));
+        assert_int_equal(fp16_from_float(nextafterf(half, 0.0f)), bits);
+        assert_int_equal(fp16_from_float(nextafterf(half, 1e5f)), bits + 1);
+        assert_int_equal(fp16_from_float(-half), 0x8000 | (bits + (bits & 1)));
+    }
+    assert_int_equal(fp16_from_float(65519.996f), 0x7bff);
+    assert_int_equal(fp16_from_float(65520.0f), 0x7c00);
+    assert_int_equal(fp16_from_float(-3.4e38f), 0xfc00);
+    assert_int_equal(fp16_from_float(INFINITY), 0x7c00);
+    assert_int_equal(fp16_from_float(0x1p-149f), 0);
+    assert_true((bool)isnan(float_from_fp16(fp16_from_float(float_from_bits(0x7f800001)))));
+    assert_true((bool)isnan(float_from_fp16(fp16_from_float(float_from_bits(0xffffffff)))));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -88,6 +135,8 @@ int main(void)
         cmocka_unit_test(test_vector__sigmoid_is_near_libm),
         cmocka_unit_test(test_vector__bf16_keeps_what_it_can_hold),
         cmocka_unit_test(test_vector__bf16_rounds_to_nearest_even),
+        cmocka_unit_test(test_vector__fp16_keeps_what_it_can_hold),
+        cmocka_unit_test(test_vector__fp16_rounds_to_nearest_even),
     };
     return cmocka_run_group_tests_name("vector", tests, NULL, NULL);
 }
