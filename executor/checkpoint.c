@@ -1,89 +1,12 @@
+/* Loading checkpoints. */
 #include "executor/checkpoint.h"
-#include "base/file.h"
 #include "base/json.h"
+#include "executor/agree.h"
 #include "executor/checkpoint_find.h"
 #include "executor/checkpoint_record.h"
-#include "executor/safetensors.h"
-#include "executor/tensor_place.h"
-#include <assert.h>
-#include <stdio.h>
+#include "executor/tensor_load.h"
 #include <stdlib.h>
 #include <string.h>
-
-/* Before the HF names in optimizer.safetensors. */
-static const char first_prefix[] = "first_moment.", second_prefix[] = "second_moment.";
-
-/* ---- the contents of one checkpoint's folder ---- */
-
-static void describe_tensors(const struct tensor_place *places, size_t count, const char *prefix,
-                             const float *flat, struct safetensor_out *out)
-{
-    for (size_t i = 0; i < count; i++) {
-        const struct tensor_place *place = &places[i];
-        (void)snprintf(out[i].name, sizeof(out[i].name), "%s%s", prefix, place->name);
-        memcpy(out[i].shape, place->shape, sizeof(place->shape));
-        out[i].rank = place->rank;
-        out[i].data = flat + place->first;
-    }
-}
-
-static enum status write_weights(const char *folder, const struct tensor_place *places,
-                                 size_t count, const struct weight_arrays *arrays,
-                                 struct error *err)
-{
-    char path[PATH_MAX];
-    struct safetensor_out *tensors = calloc(2 * count, sizeof(*tensors));
-    if (!tensors)
-        return error_memory(err, 2 * count * sizeof(*tensors), "the list of tensors");
-    describe_tensors(places, count, "", arrays->parameters, tensors);
-    enum status status =
-        checkpoint_path(path, folder, checkpoint_file_names[CHECKPOINT_WEIGHTS], err);
-    if (status == STATUS_OK)
-        status = safetensors_write(path, tensors, count, err);
-    if (status == STATUS_OK && arrays->first_moment) {
-        describe_tensors(places, count, first_prefix, arrays->first_moment, tensors);
-        describe_tensors(places, count, second_prefix, arrays->second_moment, tensors + count);
-        status = checkpoint_path(path, folder, checkpoint_file_names[CHECKPOINT_MOMENTS], err);
-        if (status == STATUS_OK)
-            status = safetensors_write(path, tensors, 2 * count, err);
-    }
-    free(tensors);
-    return status;
-}
-
-static enum status write_config(const char *folder, const struct model *model, struct error *err)
-{
-    char path[PATH_MAX];
-    struct text text = {0};
-    TRY(checkpoint_path(path, folder, checkpoint_file_names[CHECKPOINT_CONFIG], err));
-    enum status status = model_write_hf_config(model, &text, err);
-    if (status == STATUS_OK) {
-        text_append(&text, "\n");
-        status = text_check(&text, err);
-    }
-    if (status == STATUS_OK)
-        status = file_write(path, text.data, text.bytes, err);
-    text_free(&text);
-    return status;
-}
-
-enum status checkpoint_contents_write(const char *folder, const struct model *model,
-                                      const struct weight_arrays *arrays,
-                                      const struct training_state *state, struct error *err)
-{
-    struct tensor_place *places = NULL;
-    size_t count = 0;
-    TRY(tensor_places(model, &places, &count, err));
-    enum status status = write_weights(folder, places, count, arrays, err);
-    free(places);
-    TRY(status);
-    TRY(write_config(folder, model, err));
-    struct checkpoint_record record = {
-        .state = *state, .model = *model, .has_moments = arrays->first_moment != NULL};
-    return checkpoint_record_write(folder, &record, err);
-}
-
-/* ---- loading ---- */
 
 /* A member of a written model as text, for a message. */
 static void append_member(const struct jin *model, const char *key, struct text *out)
@@ -152,72 +75,122 @@ static enum status refuse_model(const struct model *saved, const struct model *m
     return status;
 }
 
-static enum status read_moments(struct safetensors *file, const struct tensor_place *places,
-                                size_t count, const struct weight_arrays *arrays, struct error *err)
+/* ---- moments ---- */
+
+/* "first_moment.NAME" or "second_moment.NAME" */
+static struct wanted_tensor *find_moment(const struct tensor_loader *loader, const char *name,
+                                         enum tensor_array *array)
 {
-    const char *const prefixes[] = {first_prefix, second_prefix};
-    float *const moments[] = {arrays->first_moment, arrays->second_moment};
-    for (size_t k = 0; k < 2; k++)
-        for (size_t i = 0; i < count; i++) {
-            struct safetensor_out tensor;
-            describe_tensors(&places[i], 1, prefixes[k], moments[k], &tensor);
-            TRY(safetensors_read(file, tensor.name, moments[k] + places[i].first, places[i].count,
-                                 err));
-        }
+    for (*array = ARRAY_FIRST_MOMENT; *array < ARRAY_COUNT; (*array)++) {
+        const char *prefix = checkpoint_prefixes[*array];
+        if (strncmp(name, prefix, strlen(prefix)) == 0)
+            return tensor_loader_find(loader, "", name + strlen(prefix));
+    }
+    return NULL;
+}
+
+static enum status load_moment_file(struct tensor_loader *loader, const char *path,
+                                    struct error *err)
+{
+    struct safetensors *file = NULL;
+    TRY(safetensors_open(&file, path, err));
+    enum status status = STATUS_OK;
+    for (size_t i = 0; status == STATUS_OK && i < safetensors_count(file); i++) {
+        const char *name = safetensors_name(file, i);
+        enum tensor_array array;
+        struct wanted_tensor *wanted = find_moment(loader, name, &array);
+        if (!wanted)
+            status = error_set(err, STATUS_INVALID,
+                               "%s: tensor '%s' is no moment of the model's tensors", path, name);
+        else
+            status = tensor_loader_take(loader, file, path, name, wanted, array, err);
+    }
+    safetensors_close(file);
+    return status;
+}
+
+static enum status check_all_moments(const struct tensor_loader *loader, const char *folder,
+                                     struct error *err)
+{
+    for (enum tensor_array array = ARRAY_FIRST_MOMENT; array < ARRAY_COUNT; array++) {
+        const struct wanted_tensor *missing = tensor_loader_missing(loader, array);
+        if (missing)
+            return error_set(err, STATUS_INVALID, "checkpoint '%s' has no tensor '%s%s'", folder,
+                             checkpoint_prefixes[array], missing->place.name);
+    }
     return STATUS_OK;
 }
 
 static enum status load_moments(const char *folder, const struct checkpoint_record *record,
-                                const struct weight_arrays *arrays, struct error *err)
+                                const struct layout *layout, struct error *err)
 {
-    char path[PATH_MAX];
-    struct tensor_place *places = NULL;
-    struct safetensors *file = NULL;
-    size_t count = 0;
-    if (!record->has_moments)
-        return error_set(err, STATUS_INVALID,
-                         "checkpoint '%s' holds weights only: training cannot be resumed from it, "
-                         "but its weights can be loaded as initial ones",
-                         folder);
-    TRY(checkpoint_path(path, folder, checkpoint_file_names[CHECKPOINT_MOMENTS], err));
-    TRY(tensor_places(&record->model, &places, &count, err));
-    enum status status = safetensors_open(&file, path, err);
+    struct tensor_loader loader;
+    bool has_moments = false;
+    TRY(tensor_loader_open(&loader, layout, err));
+    enum status status = STATUS_OK;
+    for (size_t i = 0; status == STATUS_OK && i < record->file_count; i++) {
+        char path[PATH_MAX];
+        if (!checkpoint_is_moments(&record->files[i]))
+            continue;
+        has_moments = true;
+        status = checkpoint_path(path, folder, record->files[i].name, err);
+        if (status == STATUS_OK)
+            status = load_moment_file(&loader, path, err);
+    }
+    if (!has_moments)
+        status = error_set(err, STATUS_INVALID,
+                           "checkpoint '%s' holds weights only: training cannot be resumed from "
+                           "it, but its weights can be loaded as initial ones",
+                           folder);
     if (status == STATUS_OK)
-        status = read_moments(file, places, count, arrays, err);
-    safetensors_close(file);
-    free(places);
+        status = check_all_moments(&loader, folder, err);
+    tensor_loader_close(&loader);
     return status;
 }
 
-enum status checkpoint_load(const char *path, const struct model *model,
-                            const struct weight_arrays *arrays, struct training_state *state,
-                            const struct reporter *reporter, struct error *err)
+/* ---- the whole ---- */
+
+static enum status load_contents(const char *folder, const struct checkpoint_record *record,
+                                 const struct layout *layout, struct error *err)
 {
-    char folder[PATH_MAX], weights[PATH_MAX];
-    struct checkpoint_record record;
-    assert((arrays->first_moment == NULL) == (arrays->second_moment == NULL));
-    TRY(checkpoint_find(path, reporter, folder, &record, err));
-    if (!model_same_weights(&record.model, model))
-        return refuse_model(&record.model, model, folder, err);
-    TRY(checkpoint_path(weights, folder, checkpoint_file_names[CHECKPOINT_WEIGHTS], err));
-    TRY(weights_load_hf(weights, model, arrays->parameters, err));
-    if (arrays->first_moment)
-        TRY(load_moments(folder, &record, arrays, err));
-    *state = record.state;
-    return STATUS_OK;
+    const struct model *model = &layout->plan->model;
+    if (!model_same_weights(&record->model, model))
+        return refuse_model(&record->model, model, folder, err);
+    TRY(weights_load_hf(folder, layout, err));
+    return layout_has_moments(layout) ? load_moments(folder, record, layout, err) : STATUS_OK;
+}
+
+enum status checkpoint_load(const char *path, const struct layout *layout, struct comm *comm,
+                            struct training_state *state, const struct reporter *reporter,
+                            struct error *err)
+{
+    char folder[PATH_MAX];
+    struct checkpoint_record record = {0};
+    TRY(checkpoint_find(path, comm, reporter, folder, &record, err));
+    enum status status = agree(comm, load_contents(folder, &record, layout, err), err);
+    if (status == STATUS_OK)
+        *state = record.state;
+    checkpoint_record_clear(&record);
+    return status;
 }
 
 enum status checkpoint_model(const char *path, struct model *model, char *resolved,
                              size_t resolved_bytes, struct error *err)
 {
     char folder[PATH_MAX];
-    struct checkpoint_record record;
-    TRY(checkpoint_find(path, NULL, folder, &record, err));
+    struct checkpoint_record record = {0};
+    struct comm *alone = NULL;
+    TRY(comm_open_alone(&alone, err));
+    enum status status = checkpoint_find(path, alone, NULL, folder, &record, err);
+    comm_close(alone);
+    TRY(status);
+    struct model found = record.model;
+    checkpoint_record_clear(&record);
     size_t bytes = strlen(folder) + 1;
     if (bytes > resolved_bytes)
         return error_set(err, STATUS_INVALID, "path '%.200s...' is longer than %zu bytes", folder,
                          resolved_bytes);
     memcpy(resolved, folder, bytes);
-    *model = record.model;
+    *model = found;
     return STATUS_OK;
 }

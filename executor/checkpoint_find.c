@@ -1,5 +1,6 @@
 #include "executor/checkpoint_find.h"
 #include "base/file.h"
+#include "executor/agree.h"
 #include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -65,13 +66,18 @@ enum status checkpoint_list_read(const char *folder, struct checkpoint_list *lis
     return status;
 }
 
-static enum status examine(const char *folder, char resolved[PATH_MAX],
-                           struct checkpoint_record *record, struct error *err)
+/* Every rank reads state.json, and the other files are shared out. */
+static enum status examine(const char *folder, struct comm *comm, struct checkpoint_record *record,
+                           struct error *err)
 {
-    TRY(checkpoint_record_read(folder, record, err));
-    TRY(checkpoint_record_verify(folder, record, err));
-    memcpy(resolved, folder, strlen(folder) + 1);
-    return STATUS_OK;
+    enum status status = checkpoint_record_read(folder, record, err);
+    if (status == STATUS_OK)
+        status = checkpoint_record_verify(folder, record, (size_t)comm_rank(comm),
+                                          (size_t)comm_size(comm), err);
+    status = agree(comm, status, err);
+    if (status != STATUS_OK)
+        checkpoint_record_clear(record);
+    return status;
 }
 
 /* An older checkpoint stands in for a damaged one, not for one that this temper is too old or the
@@ -79,28 +85,6 @@ static enum status examine(const char *folder, char resolved[PATH_MAX],
 static bool is_torn(enum status status)
 {
     return status == STATUS_CORRUPT || status == STATUS_INVALID || status == STATUS_IO;
-}
-
-static enum status find_newest(const char *folder, const struct checkpoint_list *list,
-                               const struct reporter *reporter, char resolved[PATH_MAX],
-                               struct checkpoint_record *record, struct error *err)
-{
-    enum status status = STATUS_OK;
-    for (size_t i = 0; i < list->count; i++) {
-        char path[PATH_MAX];
-        TRY(checkpoint_path(path, folder, list->rows[i].name, err));
-        status = examine(path, resolved, record, err);
-        if (!is_torn(status))
-            return status;
-        report_warning(reporter, "checkpoint '%s' is not whole and is passed over: %s", path,
-                       err->message);
-    }
-    if (list->count == 0)
-        return error_set(err, STATUS_INVALID,
-                         "'%s' holds no checkpoint: expected folders named %sNNNNNNNN, or a %s",
-                         folder, step_prefix, CHECKPOINT_STATE_FILE);
-    return error_prefix(err, "none of the %zu checkpoints in '%s' is whole; the oldest",
-                        list->count, folder);
 }
 
 /* A folder named like a checkpoint is one even when its state.json is lost. */
@@ -116,25 +100,81 @@ static bool is_checkpoint(const char *folder)
            file_exists(path);
 }
 
-enum status checkpoint_find(const char *path, const struct reporter *reporter,
-                            char resolved[PATH_MAX], struct checkpoint_record *record,
-                            struct error *err)
+/* Only rank 0 looks, so that all ranks try the same ones whatever happens in the folder. */
+struct candidates {
+    char folder[PATH_MAX]; /* the checkpoint itself, or the folder of those in the list */
+    bool is_one;
+    struct checkpoint_list list;
+};
+
+static enum status find_candidates(const char *path, struct candidates *out, struct error *err)
 {
-    char folder[PATH_MAX];
     size_t bytes = strlen(path);
     while (bytes > 1 && path[bytes - 1] == '/')
         bytes--;
-    if (bytes >= sizeof(folder))
+    if (bytes >= sizeof(out->folder))
         return error_set(err, STATUS_INVALID, "path '%.200s...' is longer than %d bytes", path,
                          PATH_MAX - 1);
-    memcpy(folder, path, bytes);
-    folder[bytes] = '\0';
-    if (is_checkpoint(folder))
-        return examine(folder, resolved, record, err);
-    struct checkpoint_list list = {0};
-    enum status status = checkpoint_list_read(folder, &list, err);
+    memcpy(out->folder, path, bytes);
+    out->folder[bytes] = '\0';
+    out->is_one = is_checkpoint(out->folder);
+    if (out->is_one)
+        return STATUS_OK;
+    TRY(checkpoint_list_read(out->folder, &out->list, err));
+    if (out->list.count > 0)
+        return STATUS_OK;
+    return error_set(err, STATUS_INVALID,
+                     "'%s' holds no checkpoint: expected folders named %sNNNNNNNN, or a %s",
+                     out->folder, step_prefix, CHECKPOINT_STATE_FILE);
+}
+
+/* The path of a candidate, at every rank. */
+static enum status tell_path(const struct candidates *candidates, size_t index, struct comm *comm,
+                             char path[PATH_MAX], struct error *err)
+{
+    enum status status = STATUS_OK;
+    memset(path, 0, PATH_MAX);
+    if (comm_rank(comm) == 0 && candidates->is_one)
+        memcpy(path, candidates->folder, strlen(candidates->folder) + 1);
+    else if (comm_rank(comm) == 0)
+        status = checkpoint_path(path, candidates->folder, candidates->list.rows[index].name, err);
+    TRY(agree(comm, status, err));
+    return comm_broadcast(comm, path, PATH_MAX, 0, err);
+}
+
+static enum status try_candidates(const struct candidates *candidates, struct comm *comm,
+                                  const struct reporter *reporter, char resolved[PATH_MAX],
+                                  struct checkpoint_record *record, struct error *err)
+{
+    int64_t told[] = {candidates->is_one, (int64_t)candidates->list.count};
+    TRY(comm_broadcast(comm, told, sizeof(told), 0, err));
+    bool is_one = told[0] != 0;
+    size_t count = is_one ? 1 : (size_t)told[1];
+    for (size_t i = 0; i < count; i++) {
+        TRY(tell_path(candidates, i, comm, resolved, err));
+        enum status status = examine(resolved, comm, record, err);
+        if (!is_torn(status) || is_one)
+            return status;
+        if (comm_rank(comm) == 0)
+            report_warning(reporter, "checkpoint '%s' is not whole and is passed over: %s",
+                           resolved, err->message);
+    }
+    char *folder_end = strrchr(resolved, '/');
+    return error_prefix(err, "none of the %zu checkpoints in '%.*s' is whole; the oldest", count,
+                        (int)(folder_end ? folder_end - resolved : 0), resolved);
+}
+
+enum status checkpoint_find(const char *path, struct comm *comm, const struct reporter *reporter,
+                            char resolved[PATH_MAX], struct checkpoint_record *record,
+                            struct error *err)
+{
+    struct candidates candidates = {0};
+    enum status status = STATUS_OK;
+    if (comm_rank(comm) == 0)
+        status = find_candidates(path, &candidates, err);
+    status = agree(comm, status, err);
     if (status == STATUS_OK)
-        status = find_newest(folder, &list, reporter, resolved, record, err);
-    free(list.rows);
+        status = try_candidates(&candidates, comm, reporter, resolved, record, err);
+    free(candidates.list.rows);
     return status;
 }

@@ -20,9 +20,10 @@ struct checkpoint_list {
 enum status checkpoint_list_read(const char *folder, struct checkpoint_list *list,
                                  struct error *err);
 
-/* The newest whole checkpoint at `path`: its folder and record. Torn ones are passed over with a
- * warning (reporter may be NULL). */
-enum status checkpoint_find(const char *path, const struct reporter *reporter,
+/* The newest whole checkpoint at `path`: its folder and record, which the caller clears. Torn ones
+ * are passed over with a warning at rank 0 (reporter may be NULL). Collective: the ranks share the
+ * work of reading every file. */
+enum status checkpoint_find(const char *path, struct comm *comm, const struct reporter *reporter,
                             char resolved[PATH_MAX], struct checkpoint_record *record,
                             struct error *err);
 

@@ -18,12 +18,6 @@ static const char blank_hash[] = "0000000000000000";
 /* What stands around the digits of the document's own hash, which is its last member. */
 static const char before_hash[] = "\"hash\": \"", after_hash[] = "\"\n}\n";
 
-const char *const checkpoint_file_names[CHECKPOINT_FILES] = {
-    [CHECKPOINT_WEIGHTS] = "model.safetensors",
-    [CHECKPOINT_CONFIG] = "config.json",
-    [CHECKPOINT_MOMENTS] = "optimizer.safetensors",
-};
-
 #define AT(member) offsetof(struct training_state, member)
 static const struct field state_rows[] = {
     {.key = "step", .type = FIELD_INT64, .offset = AT(step), .maximum = INT64_MAX},
@@ -47,15 +41,28 @@ static const struct field state_rows[] = {
      .offset = AT(seed),
      .minimum = INT64_MIN,
      .maximum = INT64_MAX},
+    /* Not in version 1. */
+    {.key = "loss_scale", .type = FIELD_REAL, .offset = AT(loss_scale), .optional = true},
+    {.key = "scale_good_steps",
+     .type = FIELD_INT64,
+     .offset = AT(scale_good_steps),
+     .maximum = INT64_MAX,
+     .optional = true},
 };
 #undef AT
 
 static const struct field_table state_table = {state_rows,
                                                sizeof(state_rows) / sizeof(state_rows[0])};
 
-size_t checkpoint_file_count(const struct checkpoint_record *record)
+void checkpoint_record_clear(struct checkpoint_record *record)
 {
-    return record->has_moments ? CHECKPOINT_FILES : CHECKPOINT_MOMENTS;
+    free(record->files);
+    *record = (struct checkpoint_record){0};
+}
+
+bool checkpoint_is_moments(const struct file_record *file)
+{
+    return strncmp(file->name, CHECKPOINT_MOMENTS_STEM, strlen(CHECKPOINT_MOMENTS_STEM)) == 0;
 }
 
 enum status checkpoint_path(char path[PATH_MAX], const char *folder, const char *name,
@@ -93,7 +100,9 @@ static enum status measure_file(const char *path, struct file_record *record, st
     if (fd < 0)
         return error_set(err, STATUS_IO, "cannot open '%s': %s", path, strerror(errno));
     char *piece = malloc(PIECE_BYTES);
-    struct file_record measured = {0};
+    struct file_record measured = *record;
+    measured.bytes = 0;
+    measured.hash = 0;
     enum status status =
         piece ? STATUS_OK : error_memory(err, PIECE_BYTES, "a piece of a checkpoint");
     ssize_t got = 0;
@@ -113,7 +122,7 @@ static enum status measure_file(const char *path, struct file_record *record, st
 static enum status verify_file(const char *path, const struct file_record *record,
                                struct error *err)
 {
-    struct file_record found;
+    struct file_record found = {0};
     TRY(measure_file(path, &found, err));
     if (found.bytes != record->bytes)
         return error_set(err, STATUS_CORRUPT, "%s: has %lld bytes, was saved with %lld", path,
@@ -126,12 +135,19 @@ static enum status verify_file(const char *path, const struct file_record *recor
     return STATUS_OK;
 }
 
-enum status checkpoint_record_verify(const char *folder, const struct checkpoint_record *record,
-                                     struct error *err)
+enum status checkpoint_file_measure(const char *folder, struct file_record *file, struct error *err)
 {
     char path[PATH_MAX];
-    for (size_t i = 0; i < checkpoint_file_count(record); i++) {
-        TRY(checkpoint_path(path, folder, checkpoint_file_names[i], err));
+    TRY(checkpoint_path(path, folder, file->name, err));
+    return measure_file(path, file, err);
+}
+
+enum status checkpoint_record_verify(const char *folder, const struct checkpoint_record *record,
+                                     size_t first, size_t step, struct error *err)
+{
+    char path[PATH_MAX];
+    for (size_t i = first; i < record->file_count; i += step) {
+        TRY(checkpoint_path(path, folder, record->files[i].name, err));
         TRY(verify_file(path, &record->files[i], err));
     }
     return STATUS_OK;
@@ -149,8 +165,8 @@ static enum status build_document(const struct checkpoint_record *record, struct
     fields_write(&state_table, &record->state, json);
     model_write(&record->model, "model", json);
     jout_begin_object(json, "files");
-    for (size_t i = 0; i < checkpoint_file_count(record); i++) {
-        jout_begin_object(json, checkpoint_file_names[i]);
+    for (size_t i = 0; i < record->file_count; i++) {
+        jout_begin_object(json, record->files[i].name);
         jout_int(json, "bytes", record->files[i].bytes);
         jout_string(json, "hash", hash_format(record->files[i].hash, digits));
         jout_end(json);
@@ -175,14 +191,10 @@ static char *find_own_hash(char *text, size_t bytes)
     return digits;
 }
 
-enum status checkpoint_record_write(const char *folder, struct checkpoint_record *record,
+enum status checkpoint_record_write(const char *folder, const struct checkpoint_record *record,
                                     struct error *err)
 {
     char path[PATH_MAX], digits[HASH_TEXT_BYTES];
-    for (size_t i = 0; i < checkpoint_file_count(record); i++) {
-        TRY(checkpoint_path(path, folder, checkpoint_file_names[i], err));
-        TRY(measure_file(path, &record->files[i], err));
-    }
     TRY(checkpoint_path(path, folder, CHECKPOINT_STATE_FILE, err));
     struct text text = {0};
     enum status status = build_document(record, &text, err);
@@ -208,16 +220,39 @@ static enum status read_hash(const struct jin *at, uint64_t *hash, struct error 
     return STATUS_OK;
 }
 
+static bool is_file_name(const char *name)
+{
+    return name[0] != '\0' && name[0] != '.' && !strchr(name, '/') &&
+           strlen(name) < CHECKPOINT_FILE_BYTES;
+}
+
+static enum status read_file(const struct jin *at, const char *name, struct file_record *file,
+                             struct error *err)
+{
+    if (!is_file_name(name))
+        return jin_invalid(at, NULL, err, "is not the name of a file in the same folder");
+    memcpy(file->name, name, strlen(name) + 1);
+    TRY(jin_int(at, "bytes", &file->bytes, err));
+    return read_hash(at, &file->hash, err);
+}
+
 static enum status read_files(const struct jin *root, struct checkpoint_record *record,
                               struct error *err)
 {
     struct jin files, file;
+    void *iterator = NULL;
+    const char *name = NULL;
+    size_t count = 0;
     TRY(jin_object(root, "files", &files, err));
-    record->has_moments = jin_has(&files, checkpoint_file_names[CHECKPOINT_MOMENTS]);
-    for (size_t i = 0; i < checkpoint_file_count(record); i++) {
-        TRY(jin_object(&files, checkpoint_file_names[i], &file, err));
-        TRY(jin_int(&file, "bytes", &record->files[i].bytes, err));
-        TRY(read_hash(&file, &record->files[i].hash, err));
+    while (jin_next_member(&files, &iterator, &name, &file))
+        count++;
+    record->files = calloc(count + 1, sizeof(*record->files));
+    if (!record->files)
+        return error_memory(err, (count + 1) * sizeof(*record->files), "the list of files");
+    iterator = NULL;
+    while (jin_next_member(&files, &iterator, &name, &file)) {
+        TRY(read_file(&file, name, &record->files[record->file_count], err));
+        record->file_count++;
     }
     return STATUS_OK;
 }
@@ -272,5 +307,7 @@ enum status checkpoint_record_read(const char *folder, struct checkpoint_record 
     free(data);
     if (status == STATUS_OK)
         *record = found;
+    else
+        checkpoint_record_clear(&found);
     return status;
 }

@@ -1,5 +1,6 @@
 /* Publishing checkpoints: written aside, made visible by one rename, older ones removed after. */
 #include "base/file.h"
+#include "executor/agree.h"
 #include "executor/checkpoint_find.h"
 #include "executor/checkpoint_record.h"
 #include <assert.h>
@@ -106,23 +107,36 @@ static enum status publish(const char *temporary, const char *target, struct err
     return replace_in_two_acts(temporary, target, err);
 }
 
-static enum status write_new(const char *folder, const struct model *model,
-                             const struct weight_arrays *arrays, const struct training_state *state,
-                             struct error *err)
-{
+/* What rank 0 has begun and must end. */
+struct publication {
     char temporary[PATH_MAX], target[PATH_MAX];
+    int lock; /* -1: none */
+};
+
+static enum status begin(struct publication *publication, const char *folder, int64_t step,
+                         struct error *err)
+{
+    TRY(folder_create(folder, err));
+    TRY(lock_folder(folder, &publication->lock, err));
+    remove_left_over(folder);
+    TRY(name_paths(folder, step, publication->temporary, publication->target, err));
+    if (mkdir(publication->temporary, 0777) == 0)
+        return STATUS_OK;
+    return error_set(err, STATUS_IO, "cannot create the folder '%s': %s", publication->temporary,
+                     strerror(errno));
+}
+
+/* Each file was synced as it was written, and its folder after each. `status` is that of the
+ * contents: what is not whole is removed. */
+static enum status finish(const struct publication *publication, const char *folder,
+                          enum status status, struct error *err)
+{
     struct error ignored;
-    TRY(name_paths(folder, state->step, temporary, target, err));
-    if (mkdir(temporary, 0777) != 0)
-        return error_set(err, STATUS_IO, "cannot create the folder '%s': %s", temporary,
-                         strerror(errno));
-    /* Each file is synced as it is written, and the folder after each. */
-    enum status status = checkpoint_contents_write(temporary, model, arrays, state, err);
     if (status == STATUS_OK)
-        status = publish(temporary, target, err);
+        status = publish(publication->temporary, publication->target, err);
     if (status != STATUS_OK) {
-        (void)folder_remove(temporary, &ignored);
-        return error_prefix(err, "saving the checkpoint of step %lld", (long long)state->step);
+        (void)folder_remove(publication->temporary, &ignored);
+        return status;
     }
     return folder_sync(folder, err);
 }
@@ -154,19 +168,41 @@ static void remove_older(const char *folder, int64_t newest, int64_t keep)
     free(list.rows);
 }
 
-enum status checkpoint_save(const char *folder, const struct model *model,
-                            const struct weight_arrays *arrays, const struct training_state *state,
-                            int64_t keep, struct error *err)
+static enum status write_new(struct publication *publication, const char *folder,
+                             const struct layout *layout, struct comm *comm,
+                             const struct training_state *state, struct error *err)
 {
-    int lock = -1;
-    assert(keep >= 1 && state->step >= 0);
-    assert((arrays->first_moment == NULL) == (arrays->second_moment == NULL));
-    TRY(folder_create(folder, err));
-    TRY(lock_folder(folder, &lock, err));
-    remove_left_over(folder);
-    enum status status = write_new(folder, model, arrays, state, err);
+    bool is_first = comm_rank(comm) == 0;
+    enum status status = comm_broadcast(comm, publication->temporary, PATH_MAX, 0, err);
     if (status == STATUS_OK)
+        status = checkpoint_contents_write(publication->temporary, layout, comm, state, err);
+    bool is_written = status == STATUS_OK;
+    if (is_first)
+        status = finish(publication, folder, status, err);
+    /* A failure before this is known to all of them. */
+    if (is_written)
+        status = agree(comm, status, err);
+    if (status != STATUS_OK)
+        return error_prefix(err, "saving the checkpoint of step %lld", (long long)state->step);
+    return STATUS_OK;
+}
+
+enum status checkpoint_save(const char *folder, const struct layout *layout, struct comm *comm,
+                            const struct training_state *state, int64_t keep, struct error *err)
+{
+    struct publication publication = {.lock = -1};
+    bool is_first = comm_rank(comm) == 0;
+    enum status status = STATUS_OK;
+    assert(keep >= 1 && state->step >= 0);
+    assert(layout->rank == comm_rank(comm) && layout->plan->ranks == comm_size(comm));
+    if (is_first)
+        status = begin(&publication, folder, state->step, err);
+    status = agree(comm, status, err);
+    if (status == STATUS_OK)
+        status = write_new(&publication, folder, layout, comm, state, err);
+    if (status == STATUS_OK && is_first)
         remove_older(folder, state->step, keep);
-    (void)close(lock);
+    if (publication.lock >= 0)
+        (void)close(publication.lock);
     return status;
 }

@@ -15,13 +15,23 @@ struct safetensor_out {
     char name[112];
     int64_t shape[SAFETENSORS_RANK_MAX];
     int rank;
-    const float *data; /* host-readable */
 };
 
-/* Write the tensors, whose names differ, with "__metadata__": {"format": "pt",
- * "temper.xxh3.<name>": checksum of each}. Whole or absent (base/file.h). */
-enum status safetensors_write(const char *path, const struct safetensor_out *tensors, size_t count,
-                              struct error *err);
+/* Writes the tensors, whose names differ, one after the other, so that no more than one has to be
+ * in memory, with "__metadata__": {"format": "pt", "temper.xxh3.<name>": checksum of each}. The
+ * checksums stand before the data: zeros keep their places until the last tensor is written. Whole
+ * or absent (base/file.h). */
+struct safetensors_writer;
+/* `tensors` is borrowed until the end. */
+enum status safetensors_writer_open(struct safetensors_writer **out, const char *path,
+                                    const struct safetensor_out *tensors, size_t count,
+                                    struct error *err);
+/* The elements of the next tensor; host-readable. */
+enum status safetensors_writer_add(struct safetensors_writer *writer, const float *data,
+                                   struct error *err);
+/* After the last tensor; frees on success. After any failure call safetensors_writer_discard. */
+enum status safetensors_writer_commit(struct safetensors_writer *writer, struct error *err);
+void safetensors_writer_discard(struct safetensors_writer *writer); /* NULL allowed */
 
 struct safetensors; /* an open file */
 

@@ -1,9 +1,9 @@
 #include "executor/tensor_place.h"
 #include <stdlib.h>
 
-static struct tensor_place place_of(const struct tensor_spec *spec, int64_t block, uint64_t first)
+static struct tensor_place place_of(const struct tensor_spec *spec, int64_t block, size_t layer)
 {
-    struct tensor_place place = {.first = first, .count = tensor_count(spec)};
+    struct tensor_place place = {.count = tensor_count(spec), .layer = layer, .role = spec->role};
     tensor_name(spec, block, place.name);
     if (!spec->is_vector)
         place.shape[place.rank++] = spec->rows;
@@ -19,17 +19,12 @@ enum status tensor_places(const struct model *model, struct tensor_place **out, 
     if (!places)
         return error_memory(err, layers * LAYER_TENSORS_MAX * sizeof(*places),
                             "the list of tensors");
-    uint64_t layer_first = 0;
     for (size_t i = 0; i < layers; i++) {
         struct layer layer = model_layer(model, i);
         struct tensor_spec specs[LAYER_TENSORS_MAX];
         size_t tensors = layer_tensors(model, layer.kind, specs);
-        uint64_t first = layer_first;
-        for (size_t k = 0; k < tensors; k++) {
-            places[used] = place_of(&specs[k], layer.block, first);
-            first += places[used++].count;
-        }
-        layer_first += layer_flat_count(model, layer.kind);
+        for (size_t k = 0; k < tensors; k++)
+            places[used++] = place_of(&specs[k], layer.block, i);
     }
     *out = places;
     *count = used;

@@ -1,16 +1,14 @@
 /* Weights from safetensors files as Hugging Face's libraries write them. */
 #include "base/file.h"
 #include "base/json.h"
-#include "executor/checkpoint.h"
-#include "executor/safetensors.h"
-#include "executor/tensor_place.h"
+#include "executor/checkpoint_record.h"
+#include "executor/tensor_load.h"
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const char single_name[] = "model.safetensors";
-static const char index_name[] = "model.safetensors.index.json";
 
 /* Files saved from the bare model, without its head, lack the first part of every name. */
 static const char *const name_prefixes[MODEL_FAMILY_COUNT] = {
@@ -22,37 +20,16 @@ static const char *const name_prefixes[MODEL_FAMILY_COUNT] = {
 static const char *const constant_suffixes[] = {".attn.bias", ".attn.masked_bias",
                                                 ".rotary_emb.inv_freq"};
 
-struct wanted {
-    struct tensor_place place;
-    bool loaded;
-};
-
-struct loader {
-    const struct model *model;
-    float *parameters;
-    struct wanted *wanted; /* [count], by name */
-    size_t count;
-};
-
-static int compare_wanted(const void *a, const void *b)
+static const struct model *model_of(const struct tensor_loader *loader)
 {
-    const struct wanted *left = a, *right = b;
-    return strcmp(left->place.name, right->place.name);
+    return &loader->layout->plan->model;
 }
 
-static struct wanted *find_exact(const struct loader *loader, const char *prefix, const char *name)
+static struct wanted_tensor *find_wanted(const struct tensor_loader *loader, const char *name)
 {
-    struct wanted key = {0};
-    int bytes = snprintf(key.place.name, sizeof(key.place.name), "%s%s", prefix, name);
-    if (bytes < 0 || (size_t)bytes >= sizeof(key.place.name))
-        return NULL;
-    return bsearch(&key, loader->wanted, loader->count, sizeof(key), compare_wanted);
-}
-
-static struct wanted *find_wanted(const struct loader *loader, const char *name)
-{
-    struct wanted *found = find_exact(loader, "", name);
-    return found ? found : find_exact(loader, name_prefixes[loader->model->family], name);
+    struct wanted_tensor *found = tensor_loader_find(loader, "", name);
+    return found ? found
+                 : tensor_loader_find(loader, name_prefixes[model_of(loader)->family], name);
 }
 
 static bool has_suffix(const char *name, const char *suffix)
@@ -62,67 +39,31 @@ static bool has_suffix(const char *name, const char *suffix)
 }
 
 /* Not wanted, but not a sign of another model either. */
-static bool is_harmless(const struct loader *loader, const char *name)
+static bool is_harmless(const struct tensor_loader *loader, const char *name)
 {
     for (size_t i = 0; i < sizeof(constant_suffixes) / sizeof(constant_suffixes[0]); i++)
         if (has_suffix(name, constant_suffixes[i]))
             return true;
-    return loader->model->tied_head && strcmp(name, "lm_head.weight") == 0;
+    return model_of(loader)->tied_head && strcmp(name, "lm_head.weight") == 0;
 }
 
-/* "[768, 2304]" */
-static void append_shape(struct text *text, const int64_t *shape, int rank)
+static enum status load_tensor(struct tensor_loader *loader, struct safetensors *file,
+                               const char *name, const char *path, struct error *err)
 {
-    text_append(text, "[");
-    for (int i = 0; i < rank; i++)
-        text_printf(text, "%s%lld", i > 0 ? ", " : "", (long long)shape[i]);
-    text_append(text, "]");
-}
-
-static enum status check_shape(const struct safetensors *file, const char *name,
-                               const struct tensor_place *place, const char *path,
-                               struct error *err)
-{
-    int64_t shape[SAFETENSORS_RANK_MAX];
-    int rank = safetensors_shape(file, name, shape);
-    if (rank == place->rank && memcmp(shape, place->shape, (size_t)rank * sizeof(*shape)) == 0)
+    const struct model *model = model_of(loader);
+    struct wanted_tensor *wanted = find_wanted(loader, name);
+    if (wanted)
+        return tensor_loader_take(loader, file, path, name, wanted, ARRAY_PARAMETERS, err);
+    if (is_harmless(loader, name))
         return STATUS_OK;
-    struct text text = {0};
-    text_printf(&text, "%s: tensor '%s': has shape ", path, name);
-    append_shape(&text, shape, rank);
-    text_append(&text, ", the model needs ");
-    append_shape(&text, place->shape, place->rank);
-    enum status status = text_check(&text, err);
-    if (status == STATUS_OK)
-        status = error_set(err, STATUS_INVALID, "%s", text.data);
-    text_free(&text);
-    return status;
+    return error_set(err, STATUS_INVALID,
+                     "%s: tensor '%s' is not part of the model (%s, %lld blocks, %s head): the "
+                     "weights are of another one",
+                     path, name, model_family_name(model->family), (long long)model->blocks,
+                     model->tied_head ? "tied" : "untied");
 }
 
-static enum status load_tensor(struct loader *loader, struct safetensors *file, const char *name,
-                               const char *path, struct error *err)
-{
-    struct wanted *wanted = find_wanted(loader, name);
-    if (!wanted && is_harmless(loader, name))
-        return STATUS_OK;
-    if (!wanted)
-        return error_set(err, STATUS_INVALID,
-                         "%s: tensor '%s' is not part of the model (%s, %lld blocks, %s head): the "
-                         "weights are of another one",
-                         path, name, model_family_name(loader->model->family),
-                         (long long)loader->model->blocks,
-                         loader->model->tied_head ? "tied" : "untied");
-    if (wanted->loaded)
-        return error_set(err, STATUS_INVALID, "%s: tensor '%s' is there more than once", path,
-                         wanted->place.name);
-    TRY(check_shape(file, name, &wanted->place, path, err));
-    TRY(safetensors_read(file, name, loader->parameters + wanted->place.first, wanted->place.count,
-                         err));
-    wanted->loaded = true;
-    return STATUS_OK;
-}
-
-static enum status load_file(struct loader *loader, const char *path, struct error *err)
+static enum status load_file(struct tensor_loader *loader, const char *path, struct error *err)
 {
     struct safetensors *file = NULL;
     TRY(safetensors_open(&file, path, err));
@@ -134,16 +75,6 @@ static enum status load_file(struct loader *loader, const char *path, struct err
 }
 
 /* ---- sharded folders ---- */
-
-static enum status join_path(char path[PATH_MAX], const char *folder, const char *name,
-                             struct error *err)
-{
-    int bytes = snprintf(path, PATH_MAX, "%s/%s", folder, name);
-    if (bytes < 0 || bytes >= PATH_MAX)
-        return error_set(err, STATUS_INVALID, "path '%.200s...' is longer than %d bytes", folder,
-                         PATH_MAX - 1);
-    return STATUS_OK;
-}
 
 /* The shards in the order in which the map first names them; `shards` is [jin members of map]. */
 static enum status list_shards(const struct jin *map, const char **shards, size_t *count,
@@ -166,8 +97,8 @@ static enum status list_shards(const struct jin *map, const char **shards, size_
     return STATUS_OK;
 }
 
-static enum status load_shards(struct loader *loader, const char *folder, const struct jin *root,
-                               struct error *err)
+static enum status load_shards(struct tensor_loader *loader, const char *folder,
+                               const struct jin *root, struct error *err)
 {
     struct jin map, member;
     void *iterator = NULL;
@@ -182,7 +113,7 @@ static enum status load_shards(struct loader *loader, const char *folder, const 
     enum status status = list_shards(&map, shards, &count, err);
     for (size_t i = 0; status == STATUS_OK && i < count; i++) {
         char path[PATH_MAX];
-        status = join_path(path, folder, shards[i], err);
+        status = checkpoint_path(path, folder, shards[i], err);
         if (status == STATUS_OK)
             status = load_file(loader, path, err);
     }
@@ -190,8 +121,8 @@ static enum status load_shards(struct loader *loader, const char *folder, const 
     return status;
 }
 
-static enum status load_indexed(struct loader *loader, const char *folder, const char *index_path,
-                                struct error *err)
+static enum status load_indexed(struct tensor_loader *loader, const char *folder,
+                                const char *index_path, struct error *err)
 {
     struct json_document *index = NULL;
     TRY(json_parse_file(&index, index_path, err));
@@ -201,58 +132,42 @@ static enum status load_indexed(struct loader *loader, const char *folder, const
     return status;
 }
 
-static enum status load_path(struct loader *loader, const char *path, struct error *err)
+static enum status load_path(struct tensor_loader *loader, const char *path, struct error *err)
 {
     char inner[PATH_MAX];
     if (!folder_exists(path))
         return load_file(loader, path, err);
-    TRY(join_path(inner, path, index_name, err));
+    TRY(checkpoint_path(inner, path, CHECKPOINT_INDEX_FILE, err));
     if (file_exists(inner))
         return load_indexed(loader, path, inner, err);
-    TRY(join_path(inner, path, single_name, err));
+    TRY(checkpoint_path(inner, path, single_name, err));
     if (file_exists(inner))
         return load_file(loader, inner, err);
     return error_set(err, STATUS_INVALID, "'%s' has neither %s nor %s: there are no weights in it",
-                     path, single_name, index_name);
+                     path, single_name, CHECKPOINT_INDEX_FILE);
 }
 
 /* ---- the whole ---- */
 
-static enum status make_loader(struct loader *loader, struct error *err)
-{
-    struct tensor_place *places = NULL;
-    TRY(tensor_places(loader->model, &places, &loader->count, err));
-    loader->wanted = calloc(loader->count, sizeof(*loader->wanted));
-    for (size_t i = 0; loader->wanted && i < loader->count; i++)
-        loader->wanted[i].place = places[i];
-    free(places);
-    if (!loader->wanted)
-        return error_memory(err, loader->count * sizeof(*loader->wanted), "the list of tensors");
-    qsort(loader->wanted, loader->count, sizeof(*loader->wanted), compare_wanted);
-    return STATUS_OK;
-}
-
-static enum status check_all_loaded(const struct loader *loader, const char *path,
+static enum status check_all_loaded(const struct tensor_loader *loader, const char *path,
                                     struct error *err)
 {
-    for (size_t i = 0; i < loader->count; i++)
-        if (!loader->wanted[i].loaded)
-            return error_set(err, STATUS_INVALID,
-                             "%s: has no tensor '%s' (names may lack '%s'): the weights are not "
-                             "whole or of another model",
-                             path, loader->wanted[i].place.name,
-                             name_prefixes[loader->model->family]);
-    return STATUS_OK;
+    const struct wanted_tensor *missing = tensor_loader_missing(loader, ARRAY_PARAMETERS);
+    if (!missing)
+        return STATUS_OK;
+    return error_set(err, STATUS_INVALID,
+                     "%s: has no tensor '%s' (names may lack '%s'): the weights are not whole or "
+                     "of another model",
+                     path, missing->place.name, name_prefixes[model_of(loader)->family]);
 }
 
-enum status weights_load_hf(const char *path, const struct model *model, float *parameters,
-                            struct error *err)
+enum status weights_load_hf(const char *path, const struct layout *layout, struct error *err)
 {
-    struct loader loader = {.model = model, .parameters = parameters};
-    TRY(make_loader(&loader, err));
+    struct tensor_loader loader;
+    TRY(tensor_loader_open(&loader, layout, err));
     enum status status = load_path(&loader, path, err);
     if (status == STATUS_OK)
         status = check_all_loaded(&loader, path, err);
-    free(loader.wanted);
+    tensor_loader_close(&loader);
     return status;
 }

@@ -1,9 +1,12 @@
 #include "support.h"
 
+#include "held.h"
+#include "written.h"
+
+#include "base/hash.h"
 #include "base/rng.h"
 #include "executor/checkpoint.h"
 #include "executor/safetensors.h"
-#include "ir/layer.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -12,71 +15,26 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-/* ---- a tiny model and its arrays ---- */
+static struct comm *alone;
+static struct device *device;
 
-static struct model tiny_model(const char *builtin, bool tied)
+/* ---- a tiny model on one rank ---- */
+
+struct tiny {
+    struct plan plan;
+    struct layout layout;
+};
+
+static void open_tiny(struct tiny *out, const struct model *model, bool with_moments)
 {
-    const struct model_overrides overrides = {.layers = 2,
-                                              .hidden = 8,
-                                              .heads = 2,
-                                              .kv_heads = builtin[0] == 'g' ? 2 : 1,
-                                              .ffn = 12,
-                                              .vocab_size = 16,
-                                              .positions = 8,
-                                              .seq_length = 4};
-    struct model model;
-    struct error err;
-    assert_ok(model_load(&model, builtin, &overrides, &err), &err);
-    model.tied_head = tied;
-    return model;
+    out->plan = held_plan_of_one(model);
+    held_open(&out->layout, device, &out->plan, 0, with_moments);
 }
 
-static size_t flat_count(const struct model *model)
+static void close_tiny(struct tiny *tiny)
 {
-    size_t count = 0;
-    for (size_t i = 0; i < model_layer_count(model); i++)
-        count += layer_flat_count(model, model_layer(model, i).kind);
-    return count;
-}
-
-static struct weight_arrays new_arrays(const struct model *model)
-{
-    struct weight_arrays arrays = {calloc(flat_count(model), sizeof(float)),
-                                   calloc(flat_count(model), sizeof(float)),
-                                   calloc(flat_count(model), sizeof(float))};
-    assert_true(arrays.parameters && arrays.first_moment && arrays.second_moment);
-    return arrays;
-}
-
-static void free_arrays(struct weight_arrays *arrays)
-{
-    free(arrays->parameters);
-    free(arrays->first_moment);
-    free(arrays->second_moment);
-}
-
-/* Values that tell array, place and step; nothing where the layers are padded. */
-static void fill_arrays(const struct model *model, struct weight_arrays *arrays, int64_t step)
-{
-    float *const flat[] = {arrays->parameters, arrays->first_moment, arrays->second_moment};
-    for (size_t k = 0; k < COUNT(flat); k++) {
-        size_t first = 0;
-        for (size_t i = 0; i < model_layer_count(model); i++) {
-            enum layer_kind kind = model_layer(model, i).kind;
-            for (size_t j = 0; j < layer_parameter_count(model, kind); j++)
-                flat[k][first + j] = (float)rng_normal((uint64_t)step, k, first + j);
-            first += layer_flat_count(model, kind);
-        }
-    }
-}
-
-static void assert_same_arrays(const struct model *model, const struct weight_arrays *a,
-                               const struct weight_arrays *b)
-{
-    size_t bytes = flat_count(model) * sizeof(float);
-    assert_memory_equal(a->parameters, b->parameters, bytes);
-    assert_memory_equal(a->first_moment, b->first_moment, bytes);
-    assert_memory_equal(a->second_moment, b->second_moment, bytes);
+    held_close(&tiny->layout);
+    plan_clear(&tiny->plan);
 }
 
 static struct training_state state_at(int64_t step)
@@ -86,17 +44,20 @@ static struct training_state state_at(int64_t step)
                                    .global_batch = 24,
                                    .optimizer_time = step - 1,
                                    .skipped_steps = 1,
-                                   .seed = UINT64_MAX - 41};
+                                   .seed = UINT64_MAX - 41,
+                                   .loss_scale = 0x1p-3,
+                                   .scale_good_steps = 77};
 }
 
 static enum status save_step(const char *folder, const struct model *model, int64_t step,
                              int64_t keep, struct error *err)
 {
-    struct weight_arrays arrays = new_arrays(model);
+    struct tiny tiny;
     struct training_state state = state_at(step);
-    fill_arrays(model, &arrays, step);
-    enum status status = checkpoint_save(folder, model, &arrays, &state, keep, err);
-    free_arrays(&arrays);
+    open_tiny(&tiny, model, true);
+    held_fill(&tiny.layout, step);
+    enum status status = checkpoint_save(folder, &tiny.layout, alone, &state, keep, err);
+    close_tiny(&tiny);
     return status;
 }
 
@@ -117,36 +78,45 @@ static void keep_warning(void *user, const char *message)
 
 static const struct reporter reporter = {.warning = keep_warning};
 
-static enum status load(const char *path, const struct model *model, struct weight_arrays *arrays,
-                        struct training_state *state, struct error *err)
+static enum status load(const char *path, const struct tiny *tiny, struct training_state *state,
+                        struct error *err)
 {
     warnings[0] = '\0';
-    return checkpoint_load(path, model, arrays, state, &reporter, err);
+    return checkpoint_load(path, &tiny->layout, alone, state, &reporter, err);
+}
+
+static void assert_holds_step(const struct tiny *tiny, int64_t step)
+{
+    struct tiny expected;
+    open_tiny(&expected, &tiny->plan.model, layout_has_moments(&tiny->layout));
+    held_fill(&expected.layout, step);
+    held_assert_same(&tiny->layout, &expected.layout);
+    close_tiny(&expected);
 }
 
 /* What is loaded is what was saved at `step`, in every bit. */
 static void assert_loads_step(const char *path, const struct model *model, int64_t step)
 {
-    struct weight_arrays expected = new_arrays(model), loaded = new_arrays(model);
+    struct tiny loaded;
     struct training_state state = {0}, expected_state = state_at(step);
     struct error err;
-    fill_arrays(model, &expected, step);
-    assert_ok(load(path, model, &loaded, &state, &err), &err);
-    assert_same_arrays(model, &expected, &loaded);
+    open_tiny(&loaded, model, true);
+    assert_ok(load(path, &loaded, &state, &err), &err);
+    assert_holds_step(&loaded, step);
     assert_memory_equal(&state, &expected_state, sizeof(state));
-    free_arrays(&expected);
-    free_arrays(&loaded);
+    close_tiny(&loaded);
 }
 
 static void assert_load_refused(const char *path, const struct model *model, enum status expected,
                                 const char *part, const char *other_part)
 {
-    struct weight_arrays arrays = new_arrays(model);
+    struct tiny tiny;
     struct training_state state = {0};
     struct error err;
-    assert_refused(load(path, model, &arrays, &state, &err), expected, &err, part, other_part);
+    open_tiny(&tiny, model, true);
+    assert_refused(load(path, &tiny, &state, &err), expected, &err, part, other_part);
     assert_int_equal(state.step, 0);
-    free_arrays(&arrays);
+    close_tiny(&tiny);
 }
 
 static size_t entries_in(const char *folder, const char *prefix)
@@ -188,7 +158,7 @@ static void test_checkpoint__gives_back_weights_moments_and_state(void **test)
     static const char *const builtins[] = {"gpt2", "tinyllama-1.1b"};
     for (size_t i = 0; i < 4; i++) {
         const char *folder = fresh_folder();
-        struct model model = tiny_model(builtins[i / 2], i % 2 == 0), found;
+        struct model model = held_model(builtins[i / 2], i % 2 == 0, 0), found;
         char resolved[TEST_PATH_BYTES];
         struct error err;
         save(folder, &model, 200, 1);
@@ -209,30 +179,30 @@ static void test_checkpoint__weights_alone(void **test)
 {
     (void)test;
     const char *folder = fresh_folder();
-    struct model model = tiny_model("gpt2", true);
-    struct weight_arrays saved = new_arrays(&model), loaded = new_arrays(&model);
-    struct weight_arrays weights = {.parameters = loaded.parameters};
-    struct training_state state = state_at(9);
+    struct model model = held_model("gpt2", true, 0);
+    struct tiny weights;
+    struct training_state state;
     struct error err;
-    fill_arrays(&model, &saved, 9);
-    assert_ok(checkpoint_save(folder, &model, &saved, &state, 1, &err), &err);
-    assert_ok(load(folder, &model, &weights, &state, &err), &err);
-    assert_memory_equal(saved.parameters, loaded.parameters, flat_count(&model) * sizeof(float));
-    weights.parameters = saved.parameters;
+    save(folder, &model, 9, 1);
+    open_tiny(&weights, &model, false);
+    assert_ok(load(folder, &weights, &state, &err), &err);
+    assert_holds_step(&weights, 9);
     state = state_at(10);
-    assert_ok(checkpoint_save(folder, &model, &weights, &state, 1, &err), &err);
-    weights.parameters = loaded.parameters;
-    assert_ok(load(folder, &model, &weights, &state, &err), &err);
+    held_fill(&weights.layout, 10);
+    assert_ok(checkpoint_save(folder, &weights.layout, alone, &state, 1, &err), &err);
+    assert_false(file_exists(inside(folder, "step-00000010/optimizer.safetensors")));
+    held_fill(&weights.layout, 11);
+    assert_ok(load(folder, &weights, &state, &err), &err);
+    assert_holds_step(&weights, 10);
     assert_load_refused(folder, &model, STATUS_INVALID, "step-00000010", "weights only");
-    free_arrays(&saved);
-    free_arrays(&loaded);
+    close_tiny(&weights);
 }
 
 static void test_checkpoint__keeps_the_newest_and_what_is_not_older(void **test)
 {
     (void)test;
     const char *folder = fresh_folder();
-    struct model model = tiny_model("gpt2", true);
+    struct model model = held_model("gpt2", true, 0);
     for (int64_t step = 1; step <= 5; step++)
         save(folder, &model, step, 2);
     assert_int_equal(entries_in(folder, "step-"), 2);
@@ -250,7 +220,7 @@ static void test_checkpoint__a_step_saved_again_replaces_the_first(void **test)
 {
     (void)test;
     const char *folder = fresh_folder();
-    struct model model = tiny_model("gpt2", true), other = tiny_model("tinyllama-1.1b", true);
+    struct model model = held_model("gpt2", true, 0), other = held_model("tinyllama-1.1b", true, 0);
     save(folder, &model, 3, 2);
     save(folder, &other, 3, 2);
     assert_int_equal(entries_in(folder, ""), 1);
@@ -261,7 +231,7 @@ static void test_checkpoint__refuses_another_model_by_field(void **test)
 {
     (void)test;
     const char *folder = fresh_folder();
-    struct model model = tiny_model("gpt2", true);
+    struct model model = held_model("gpt2", true, 0);
     save(folder, &model, 1, 1);
     struct model other = model;
     other.seq_length = 8;
@@ -276,7 +246,7 @@ static void test_checkpoint__refuses_another_model_by_field(void **test)
     other = model;
     other.norm_epsilon = 1e-6;
     assert_load_refused(folder, &other, STATUS_INVALID, "'norm_epsilon' is 1", "another model");
-    other = tiny_model("tinyllama-1.1b", true);
+    other = held_model("tinyllama-1.1b", true, 0);
     assert_load_refused(folder, &other, STATUS_INVALID, "'family' is gpt2", "llama in the model");
 }
 
@@ -309,7 +279,7 @@ static void damage_file(const char *path, enum damage damage, size_t place)
 static void test_checkpoint__passes_over_every_torn_one_by_name(void **test)
 {
     (void)test;
-    struct model model = tiny_model("gpt2", true);
+    struct model model = held_model("gpt2", true, 0);
     const char *folder = fresh_folder();
     save(folder, &model, 100, 2);
     for (size_t i = 0; i < COUNT(file_names); i++)
@@ -332,7 +302,7 @@ static void test_checkpoint__passes_over_every_torn_one_by_name(void **test)
 static void test_checkpoint__no_byte_of_its_state_can_change(void **test)
 {
     (void)test;
-    struct model model = tiny_model("gpt2", true), found;
+    struct model model = held_model("gpt2", true, 0), found;
     const char *folder = fresh_folder();
     char resolved[TEST_PATH_BYTES];
     struct error err;
@@ -368,23 +338,65 @@ static void replace_in_file(const char *path, const char *old, const char *by)
 static void test_checkpoint__a_newer_format_is_not_passed_over(void **test)
 {
     (void)test;
-    struct model model = tiny_model("gpt2", true);
+    struct model model = held_model("gpt2", true, 0);
     const char *folder = fresh_folder();
     save(folder, &model, 1, 2);
     save(folder, &model, 2, 2);
     const char *path = inside(folder, "step-00000002/state.json");
-    replace_in_file(path, "\"version\": 1", "\"version\": 2");
+    replace_in_file(path, "\"version\": 2", "\"version\": 3");
     assert_load_refused(folder, &model, STATUS_UNSUPPORTED, path, "newer");
-    replace_in_file(path, "\"version\": 2", "\"version\": 1");
+    replace_in_file(path, "\"version\": 3", "\"version\": 2");
     replace_in_file(path, "temper-checkpoint", "temper-pancake-xy");
     assert_loads_step(folder, &model, 1);
     assert_contains(warnings, "temper-pancake-xy");
 }
 
+/* `text` without the line that has `part`. */
+static void cut_line(char *text, const char *part)
+{
+    char *at = strstr(text, part);
+    assert_non_null(at);
+    while (at > text && at[-1] != '\n')
+        at--;
+    char *end = strchr(at, '\n') + 1;
+    memmove(at, end, strlen(end) + 1);
+}
+
+/* Version 1 knew no loss scale and one file of each kind. */
+static void test_checkpoint__version_1_is_read(void **test)
+{
+    (void)test;
+    struct model model = held_model("gpt2", true, 0);
+    const char *folder = fresh_folder();
+    struct training_state state = {0}, expected = state_at(4);
+    struct tiny tiny;
+    struct error err;
+    size_t bytes;
+    save(folder, &model, 4, 1);
+    const char *path = inside(folder, "step-00000004/state.json");
+    replace_in_file(path, "\"version\": 2", "\"version\": 1");
+    char *text = get_bytes(path, &bytes);
+    cut_line(text, "loss_scale");
+    cut_line(text, "scale_good_steps");
+    char *digits = text + strlen(text) - strlen("0123456789abcdef\"\n}\n"), hash[HASH_TEXT_BYTES];
+    memset(digits, '0', HASH_TEXT_BYTES - 1);
+    memcpy(digits, hash_format(hash_bytes(text, strlen(text)), hash), HASH_TEXT_BYTES - 1);
+    put_bytes(path, text, strlen(text));
+    free(text);
+    open_tiny(&tiny, &model, true);
+    assert_ok(load(folder, &tiny, &state, &err), &err);
+    assert_holds_step(&tiny, 4);
+    assert_string_equal(warnings, "");
+    expected.loss_scale = 0;
+    expected.scale_good_steps = 0;
+    assert_memory_equal(&state, &expected, sizeof(state));
+    close_tiny(&tiny);
+}
+
 static void test_checkpoint__what_is_no_checkpoint_is_told_so(void **test)
 {
     (void)test;
-    struct model model = tiny_model("gpt2", true);
+    struct model model = held_model("gpt2", true, 0);
     struct error err;
     const char *folder = fresh_folder();
     assert_load_refused(folder, &model, STATUS_IO, folder, "No such file");
@@ -408,7 +420,7 @@ static void test_checkpoint__what_is_no_checkpoint_is_told_so(void **test)
 static void test_checkpoint__removes_what_a_dead_run_left(void **test)
 {
     (void)test;
-    struct model model = tiny_model("gpt2", true);
+    struct model model = held_model("gpt2", true, 0);
     struct error err;
     const char *folder = fresh_folder();
     assert_ok(folder_create(inside(folder, ".tmp-step-00000009-1/deep"), &err), &err);
@@ -422,7 +434,7 @@ static void test_checkpoint__removes_what_a_dead_run_left(void **test)
 static void test_checkpoint__refuses_a_second_writer(void **test)
 {
     (void)test;
-    struct model model = tiny_model("gpt2", true);
+    struct model model = held_model("gpt2", true, 0);
     struct error err;
     const char *folder = fresh_folder();
     save(folder, &model, 1, 1);
@@ -449,7 +461,7 @@ static int unmount(void **test)
 static void test_checkpoint__a_full_disk_leaves_the_older_ones(void **test)
 {
     (void)test;
-    struct model model = tiny_model("gpt2", true);
+    struct model model = held_model("gpt2", true, 0);
     struct error err;
     const char *folder = fresh_folder();
     assert_ok(folder_create(folder, &err), &err);
@@ -491,7 +503,7 @@ static void test_checkpoint__a_refused_write_leaves_the_older_one(void **test)
 {
     (void)test;
     static const rlim_t limits_bytes[] = {0, 100, 1000, 8192, 20000};
-    struct model model = tiny_model("gpt2", true);
+    struct model model = held_model("gpt2", true, 0);
     const char *folder = fresh_folder();
     save(folder, &model, 1, 1);
     for (size_t i = 0; i < COUNT(limits_bytes); i++) {
@@ -518,7 +530,7 @@ static void test_checkpoint__survives_being_killed_while_saving(void **test)
 {
     (void)test;
     enum { KILLS = 20 };
-    struct model model = tiny_model("gpt2", true);
+    struct model model = held_model("gpt2", true, 0);
     const char *folder = fresh_folder();
     int64_t step = 1, left_over = 0;
     save(folder, &model, step, 2);
@@ -533,11 +545,12 @@ static void test_checkpoint__survives_being_killed_while_saving(void **test)
         assert_true(WIFSIGNALED(status));
         left_over += (int64_t)entries_in(folder, ".tmp");
 
-        struct weight_arrays arrays = new_arrays(&model);
+        struct tiny tiny;
         struct training_state state = {0};
         struct error err;
-        assert_ok(load(folder, &model, &arrays, &state, &err), &err);
-        free_arrays(&arrays);
+        open_tiny(&tiny, &model, true);
+        assert_ok(load(folder, &tiny, &state, &err), &err);
+        close_tiny(&tiny);
         assert_string_equal(warnings, ""); /* nothing torn is even seen */
         assert_true(state.step >= step);
         step = state.step;
@@ -555,37 +568,37 @@ static void test_checkpoint__survives_being_killed_while_saving(void **test)
 enum { FOREIGN_MAX = 64 };
 
 struct foreign {
-    struct safetensor_out tensors[FOREIGN_MAX];
+    struct tensor_data tensors[FOREIGN_MAX];
     size_t count;
+    float *values; /* of all tensors, owned */
 };
 
 /* The tensors of a model as another program would name them: without `cut` before their names. */
-static void describe(const struct model *model, const float *flat, const char *cut,
-                     struct foreign *out)
+static void describe(const struct model *model, int64_t step, const char *cut, struct foreign *out)
 {
-    out->count = 0;
-    for (size_t i = 0; i < model_layer_count(model); i++) {
-        struct layer layer = model_layer(model, i);
-        struct tensor_spec specs[LAYER_TENSORS_MAX];
-        size_t tensors = layer_tensors(model, layer.kind, specs);
-        const float *data = flat;
-        for (size_t k = 0; k < tensors; k++) {
-            char name[TENSOR_NAME_BYTES];
-            struct safetensor_out *tensor = &out->tensors[out->count++];
-            assert_in_range(out->count, 1, FOREIGN_MAX - 8);
-            const char *whole = tensor_name(&specs[k], layer.block, name);
-            size_t skip_bytes = strncmp(whole, cut, strlen(cut)) == 0 ? strlen(cut) : 0;
-            *tensor = (struct safetensor_out){.data = data, .rank = specs[k].is_vector ? 1 : 2};
-            (void)snprintf(tensor->name, sizeof(tensor->name), "%s", whole + skip_bytes);
-            tensor->shape[0] = specs[k].is_vector ? specs[k].cols : specs[k].rows;
-            tensor->shape[1] = specs[k].is_vector ? 0 : specs[k].cols;
-            data += tensor_count(&specs[k]);
-        }
-        flat += layer_flat_count(model, layer.kind);
+    struct tensor_place *places;
+    struct error err;
+    uint64_t total = 0;
+    assert_ok(tensor_places(model, &places, &out->count, &err), &err);
+    assert_in_range(out->count, 1, FOREIGN_MAX - 8);
+    for (size_t i = 0; i < out->count; i++)
+        total += places[i].count;
+    float *values = out->values = calloc(total, sizeof(*values));
+    assert_non_null(values);
+    for (size_t i = 0; i < out->count; i++) {
+        const char *whole = places[i].name;
+        size_t skip_bytes = strncmp(whole, cut, strlen(cut)) == 0 ? strlen(cut) : 0;
+        struct tensor_data *tensor = &out->tensors[i];
+        *tensor = (struct tensor_data){.data = values, .rank = places[i].rank};
+        (void)snprintf(tensor->name, sizeof(tensor->name), "%s", whole + skip_bytes);
+        memcpy(tensor->shape, places[i].shape, sizeof(places[i].shape));
+        for (uint64_t k = 0; k < places[i].count; k++)
+            *values++ = held_value(&places[i], ARRAY_PARAMETERS, step, k);
     }
+    free(places);
 }
 
-static struct safetensor_out *tensor_called(struct foreign *foreign, const char *name)
+static struct tensor_data *tensor_called(struct foreign *foreign, const char *name)
 {
     for (size_t i = 0; i < foreign->count; i++)
         if (strcmp(foreign->tensors[i].name, name) == 0)
@@ -596,36 +609,36 @@ static struct safetensor_out *tensor_called(struct foreign *foreign, const char 
 
 static void add_tensor(struct foreign *foreign, const char *name, int rank, const int64_t *shape)
 {
-    struct safetensor_out *tensor = &foreign->tensors[foreign->count++];
-    *tensor = (struct safetensor_out){.rank = rank, .data = foreign->tensors[0].data};
+    struct tensor_data *tensor = &foreign->tensors[foreign->count++];
+    *tensor = (struct tensor_data){.rank = rank, .data = foreign->tensors[0].data};
     (void)snprintf(tensor->name, sizeof(tensor->name), "%s", name);
     memcpy(tensor->shape, shape, (size_t)rank * sizeof(*shape));
 }
 
-static void write_foreign(const char *path, const struct safetensor_out *tensors, size_t count)
+static void write_foreign(const char *path, const struct tensor_data *tensors, size_t count)
 {
     struct error err;
-    assert_ok(safetensors_write(path, tensors, count, &err), &err);
+    assert_ok(write_tensors(path, tensors, count, &err), &err);
 }
 
-static void assert_weights_loaded(const char *path, const struct model *model,
-                                  const struct weight_arrays *expected)
+static void assert_weights_loaded(const char *path, const struct model *model, int64_t step)
 {
-    struct weight_arrays loaded = new_arrays(model);
+    struct tiny loaded;
     struct error err;
-    assert_ok(weights_load_hf(path, model, loaded.parameters, &err), &err);
-    assert_memory_equal(loaded.parameters, expected->parameters, flat_count(model) * sizeof(float));
-    free_arrays(&loaded);
+    open_tiny(&loaded, model, false);
+    assert_ok(weights_load_hf(path, &loaded.layout, &err), &err);
+    assert_holds_step(&loaded, step);
+    close_tiny(&loaded);
 }
 
 static void assert_weights_refused(const char *path, const struct model *model,
                                    enum status expected, const char *part, const char *other_part)
 {
-    struct weight_arrays loaded = new_arrays(model);
+    struct tiny loaded;
     struct error err;
-    assert_refused(weights_load_hf(path, model, loaded.parameters, &err), expected, &err, part,
-                   other_part);
-    free_arrays(&loaded);
+    open_tiny(&loaded, model, false);
+    assert_refused(weights_load_hf(path, &loaded.layout, &err), expected, &err, part, other_part);
+    close_tiny(&loaded);
 }
 
 static void test_checkpoint__weights_are_found_with_and_without_prefix(void **test)
@@ -638,19 +651,17 @@ static void test_checkpoint__weights_are_found_with_and_without_prefix(void **te
     static const char *const builtins[] = {"gpt2", "tinyllama-1.1b"};
     static const char *const cuts[] = {"transformer.", "", "model.", ""};
     for (size_t i = 0; i < COUNT(cuts); i++) {
-        struct model model = tiny_model(builtins[i / 2], true);
-        struct weight_arrays arrays = new_arrays(&model);
+        struct model model = held_model(builtins[i / 2], true, 0);
         struct foreign foreign;
-        fill_arrays(&model, &arrays, 1);
-        describe(&model, arrays.parameters, cuts[i], &foreign);
+        describe(&model, 1, cuts[i], &foreign);
         add_tensor(&foreign, "h.1.attn.bias", 4, (const int64_t[]){1, 1, 2, 2});
         add_tensor(&foreign, "transformer.h.1.attn.masked_bias", 0, (const int64_t[]){0});
         add_tensor(&foreign, "layers.0.self_attn.rotary_emb.inv_freq", 1, (int64_t[]){2});
         add_tensor(&foreign, "lm_head.weight", 2, (int64_t[]){16, 8});
         write_foreign(path, foreign.tensors, foreign.count);
-        assert_weights_loaded(path, &model, &arrays);
-        assert_weights_loaded(folder, &model, &arrays);
-        free_arrays(&arrays);
+        assert_weights_loaded(path, &model, 1);
+        assert_weights_loaded(folder, &model, 1);
+        free(foreign.values);
     }
 }
 
@@ -660,15 +671,14 @@ static void test_checkpoint__weights_that_do_not_fit_are_refused_by_name(void **
     struct error err;
     const char *folder = fresh_folder();
     assert_ok(folder_create(folder, &err), &err);
-    struct model model = tiny_model("gpt2", true);
+    struct model model = held_model("gpt2", true, 0);
     assert_weights_refused("/no/such/file", &model, STATUS_IO, "/no/such/file", "No such file");
     assert_weights_refused(folder, &model, STATUS_INVALID, folder, "neither model.safetensors");
     const char *path = inside(folder, "model.safetensors");
-    struct weight_arrays arrays = new_arrays(&model);
     struct foreign foreign;
 
-    describe(&model, arrays.parameters, "", &foreign);
-    struct safetensor_out *tensor = tensor_called(&foreign, "transformer.h.1.attn.c_attn.weight");
+    describe(&model, 1, "", &foreign);
+    struct tensor_data *tensor = tensor_called(&foreign, "transformer.h.1.attn.c_attn.weight");
     tensor->shape[0] = 24; /* as a Linear layer would store it */
     tensor->shape[1] = 8;
     write_foreign(path, foreign.tensors, foreign.count);
@@ -676,7 +686,8 @@ static void test_checkpoint__weights_that_do_not_fit_are_refused_by_name(void **
                            "tensor 'transformer.h.1.attn.c_attn.weight': has shape [24, 8]",
                            "needs [8, 24]");
 
-    describe(&model, arrays.parameters, "", &foreign);
+    free(foreign.values);
+    describe(&model, 1, "", &foreign);
     tensor = tensor_called(&foreign, "transformer.h.0.ln_1.bias");
     (void)snprintf(tensor->name, sizeof(tensor->name), "transformer.h.2.ln_1.bias");
     write_foreign(path, foreign.tensors, foreign.count);
@@ -691,13 +702,14 @@ static void test_checkpoint__weights_that_do_not_fit_are_refused_by_name(void **
     assert_weights_refused(path, &model, STATUS_INVALID, "'transformer.h.0.ln_1.weight'",
                            "more than once");
 
-    struct model untied = tiny_model("gpt2", false);
-    describe(&model, arrays.parameters, "", &foreign);
+    struct model untied = held_model("gpt2", false, 0);
+    free(foreign.values);
+    describe(&model, 1, "", &foreign);
     write_foreign(path, foreign.tensors, foreign.count);
     assert_weights_refused(path, &untied, STATUS_INVALID, "no tensor 'lm_head.weight'", path);
     put_bytes(path, "PK\3\4 a pickle, say", 17);
     assert_weights_refused(path, &model, STATUS_CORRUPT, path, "not a safetensors file");
-    free_arrays(&arrays);
+    free(foreign.values);
 }
 
 static void test_checkpoint__weights_are_gathered_from_shards(void **test)
@@ -722,43 +734,62 @@ static void test_checkpoint__weights_are_gathered_from_shards(void **test)
         {"{", STATUS_INVALID, "JSON"},
     };
     struct error err;
-    struct model model = tiny_model("gpt2", true);
-    struct weight_arrays arrays = new_arrays(&model);
+    struct model model = held_model("gpt2", true, 0);
     struct foreign foreign;
     const char *folder = fresh_folder();
     assert_ok(folder_create(folder, &err), &err);
-    fill_arrays(&model, &arrays, 1);
-    describe(&model, arrays.parameters, "", &foreign);
+    describe(&model, 1, "", &foreign);
     write_foreign(inside(folder, "model-00001-of-00002.safetensors"), foreign.tensors, 9);
     write_foreign(inside(folder, "model-00002-of-00002.safetensors"), foreign.tensors + 9,
                   foreign.count - 9);
     const char *path = inside(folder, "model.safetensors.index.json");
     put_bytes(path, index, strlen(index));
-    assert_weights_loaded(folder, &model, &arrays);
+    assert_weights_loaded(folder, &model, 1);
     for (size_t i = 0; i < COUNT(hostile); i++) {
         put_bytes(inside(folder, "model.safetensors.index.json"), hostile[i].index,
                   strlen(hostile[i].index));
         assert_weights_refused(folder, &model, hostile[i].status, folder, hostile[i].part);
     }
-    free_arrays(&arrays);
+    free(foreign.values);
 }
 
 /* ---- docs/checkpoint.md ---- */
+
+/* Values without rounding, so that the page's hashes are the same everywhere. */
+static void count_up(struct layout *layout)
+{
+    struct tensor_place *places;
+    size_t count;
+    struct error err;
+    float value = 0;
+    assert_ok(tensor_places(&layout->plan->model, &places, &count, &err), &err);
+    for (size_t i = 0; i < count; i++) {
+        float *whole = calloc(places[i].count, sizeof(*whole));
+        assert_non_null(whole);
+        for (uint64_t k = 0; k < places[i].count; k++)
+            whole[k] = value++;
+        for (int array = 0; array < ARRAY_COUNT; array++)
+            shard_scatter(layout, &places[i], (enum tensor_array)array, whole);
+        free(whole);
+    }
+    free(places);
+}
 
 /* With TEMPER_UPDATE_GOLDEN in the environment the page gets the text; otherwise it must have it.
  */
 static void test_checkpoint__writes_the_example_of_its_page(void **test)
 {
     (void)test;
-    struct model model = tiny_model("gpt2", true);
+    struct model model = held_model("gpt2", true, 0);
     const char *folder = fresh_folder();
-    struct weight_arrays arrays = new_arrays(&model);
-    struct training_state state = {200, 4800, 24, 199, 1, 42};
+    struct training_state state = {200, 4800, 24, 199, 1, 42, 0, 0};
     struct error err;
+    struct tiny tiny;
     size_t bytes;
-    for (size_t i = 0; i < flat_count(&model); i++)
-        arrays.parameters[i] = arrays.first_moment[i] = arrays.second_moment[i] = (float)i;
-    assert_ok(checkpoint_save(folder, &model, &arrays, &state, 1, &err), &err);
+    open_tiny(&tiny, &model, true);
+    count_up(&tiny.layout);
+    assert_ok(checkpoint_save(folder, &tiny.layout, alone, &state, 1, &err), &err);
+    close_tiny(&tiny);
     char *written = get_bytes(inside(folder, "step-00000200/state.json"), &bytes);
     char *example = page_example("docs/checkpoint.md", "json");
     if (getenv("TEMPER_UPDATE_GOLDEN") && strcmp(written, example) != 0) {
@@ -776,7 +807,21 @@ static void test_checkpoint__writes_the_example_of_its_page(void **test)
     }
     free(example);
     free(written);
-    free_arrays(&arrays);
+}
+
+static int open_all(void **test)
+{
+    struct error err;
+    return comm_open_alone(&alone, &err) == STATUS_OK && device_open(&device, 1, &err) == STATUS_OK
+               ? make_test_folder(test)
+               : -1;
+}
+
+static int close_all(void **test)
+{
+    device_close(device);
+    comm_close(alone);
+    return remove_test_folder(test);
 }
 
 int main(void)
@@ -790,6 +835,7 @@ int main(void)
         cmocka_unit_test(test_checkpoint__passes_over_every_torn_one_by_name),
         cmocka_unit_test(test_checkpoint__no_byte_of_its_state_can_change),
         cmocka_unit_test(test_checkpoint__a_newer_format_is_not_passed_over),
+        cmocka_unit_test(test_checkpoint__version_1_is_read),
         cmocka_unit_test(test_checkpoint__what_is_no_checkpoint_is_told_so),
         cmocka_unit_test(test_checkpoint__removes_what_a_dead_run_left),
         cmocka_unit_test(test_checkpoint__refuses_a_second_writer),
@@ -801,5 +847,5 @@ int main(void)
         cmocka_unit_test(test_checkpoint__weights_are_gathered_from_shards),
         cmocka_unit_test(test_checkpoint__writes_the_example_of_its_page),
     };
-    return cmocka_run_group_tests(tests, make_test_folder, remove_test_folder);
+    return cmocka_run_group_tests(tests, open_all, close_all);
 }

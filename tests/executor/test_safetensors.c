@@ -1,7 +1,7 @@
 #include "support.h"
 
 #include "base/rng.h"
-#include "executor/safetensors.h"
+#include "written.h"
 #include <math.h>
 
 static struct safetensors *open_file(const char *path)
@@ -44,13 +44,13 @@ static const char *put_small(void)
 {
     static const float a[6] = {1.0f, -2.5f, 0.0f, -0.0f, 3e38f, 1e-45f};
     static const float b[3] = {7.0f, 8.0f, 9.0f};
-    const struct safetensor_out tensors[] = {
+    const struct tensor_data tensors[] = {
         {.name = "zeta", .shape = {2, 3}, .rank = 2, .data = a},
         {.name = "alpha", .shape = {3}, .rank = 1, .data = b},
     };
     struct error err;
     const char *path = in_folder("small.safetensors");
-    assert_ok(safetensors_write(path, tensors, COUNT(tensors), &err), &err);
+    assert_ok(write_tensors(path, tensors, COUNT(tensors), &err), &err);
     return path;
 }
 
@@ -60,7 +60,7 @@ static void test_safetensors__gives_back_what_was_written(void **state)
     float values[24] = {NAN, INFINITY, -INFINITY, -0.0f, 1e-45f};
     for (size_t i = 5; i < COUNT(values); i++)
         values[i] = (float)rng_normal(1, 2, i);
-    const struct safetensor_out tensors[] = {
+    const struct tensor_data tensors[] = {
         {.name = "rank 4", .shape = {2, 3, 1, 4}, .rank = 4, .data = values},
         {.name = "scalar", .rank = 0, .data = values + 7},
         {.name = "empty", .shape = {0, 9}, .rank = 2, .data = values},
@@ -68,7 +68,7 @@ static void test_safetensors__gives_back_what_was_written(void **state)
     };
     struct error err;
     const char *path = in_folder("round.safetensors");
-    assert_ok(safetensors_write(path, tensors, COUNT(tensors), &err), &err);
+    assert_ok(write_tensors(path, tensors, COUNT(tensors), &err), &err);
     struct safetensors *file = open_file(path);
     static const char *const sorted[] = {"a\"\\b\n", "empty", "rank 4", "scalar"};
     assert_int_equal(safetensors_count(file), COUNT(sorted));
@@ -99,14 +99,14 @@ static void test_safetensors__data_begins_at_a_multiple_of_eight_bytes(void **st
 {
     (void)state;
     const float one = 1.0f;
-    struct safetensor_out tensor = {.rank = 0, .data = &one};
+    struct tensor_data tensor = {.rank = 0, .data = &one};
     for (size_t i = 0; i < 16; i++) {
         struct error err;
         size_t bytes;
         uint64_t header_bytes;
         const char *path = in_folder("aligned.safetensors");
         memset(tensor.name, 'n', i + 1);
-        assert_ok(safetensors_write(path, &tensor, 1, &err), &err);
+        assert_ok(write_tensors(path, &tensor, 1, &err), &err);
         char *data = get_bytes(path, &bytes);
         memcpy(&header_bytes, data, sizeof(header_bytes));
         assert_int_equal(header_bytes % 8, 0);
@@ -410,13 +410,13 @@ static void test_safetensors__failures_of_the_system_name_the_file(void **state)
 {
     (void)state;
     const float one = 1.0f;
-    const struct safetensor_out tensor = {.name = "t", .rank = 0, .data = &one};
+    const struct tensor_data tensor = {.name = "t", .rank = 0, .data = &one};
     struct error err;
     assert_open_refused(in_folder("absent"), STATUS_IO, "/absent", "No such file");
     assert_open_refused(test_folder, STATUS_INVALID, test_folder, "regular file");
-    assert_refused(safetensors_write(in_folder("no/such"), &tensor, 1, &err), STATUS_IO, &err,
+    assert_refused(write_tensors(in_folder("no/such"), &tensor, 1, &err), STATUS_IO, &err,
                    "no/such", "No such file");
-    assert_refused(safetensors_write("/dev/full", &tensor, 1, &err), STATUS_IO, &err, "/dev/full",
+    assert_refused(write_tensors("/dev/full", &tensor, 1, &err), STATUS_IO, &err, "/dev/full",
                    "No space left");
 }
 
