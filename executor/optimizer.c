@@ -2,6 +2,8 @@
 
 #include "base/clock.h"
 #include "executor/ops/update.h"
+#include "executor/reduction.h"
+#include "executor/shards.h"
 #include <math.h>
 
 double learning_rate_at(const struct optimizer_options *options, int64_t step)
@@ -17,74 +19,122 @@ double learning_rate_at(const struct optimizer_options *options, int64_t step)
            share * (options->learning_rate - options->min_learning_rate);
 }
 
-double optimizer_gradient_norm(const struct pass *pass)
-{
-    const struct layout *layout = pass->layout;
-    double sum = 0;
-    for (size_t i = 0; i < layout->layer_count; i++) {
-        int64_t start_ns = clock_ns();
-        const struct layer_place *place = &layout->layers[i];
-        sum += ops_sum_squares(layout->device, layout->gradients + place->first, place->count);
-        pass_record(pass, STREAM_COMPUTE, (int32_t)i, PHASE_OPTIMIZER, start_ns, 0);
-    }
-    return sqrt(sum);
-}
-
-/* One span of a layer's tensors that all decay or all do not. */
-struct span {
-    uint64_t first, count; /* elements of the flat arrays */
-    bool decays;
+/* Where the arrays of a segment begin. */
+struct segment_arrays {
+    float *parameters, *gradients, *first_moment, *second_moment;
+    uint16_t *parameters_16; /* NULL: no such copy */
 };
 
-static void update_span(const struct layout *layout, const struct span *span,
-                        struct adamw_call call)
+static struct segment_arrays vector_arrays(const struct local_layer *layer,
+                                           const struct shard_segment *segment)
 {
-    call.parameters = layout->parameters + span->first;
-    call.gradients = layout->gradients + span->first;
-    call.first_moment = layout->first_moment + span->first;
-    call.second_moment = layout->second_moment + span->first;
-    if (layout->parameters_bf16 != NULL)
-        call.parameters_bf16 = layout->parameters_bf16 + span->first;
-    call.count = span->count;
-    if (!span->decays)
-        call.weight_decay = 0;
-    if (call.count > 0)
-        ops_adamw(layout->device, &call);
+    return (struct segment_arrays){
+        .parameters = layer->vectors + segment->part,
+        .gradients = layer->vector_gradients + segment->part,
+        .first_moment = layer->vector_first_moment + segment->part,
+        .second_moment = layer->vector_second_moment + segment->part,
+    };
 }
 
-static void update_layer(const struct pass *pass, size_t index, const struct adamw_call *call)
+/* ZeRO 1 leaves the sum of a rank's block at its piece's beginning (comm_reduce_scatter_start). */
+static float *matrix_gradients(const struct local_layer *layer, const struct shard_segment *segment)
 {
-    const struct model *model = &pass->plan->model;
-    struct tensor_spec tensors[LAYER_TENSORS_MAX];
-    size_t count = layer_tensors(model, model_layer(model, index).kind, tensors);
-    struct span span = {.first = pass->layout->layers[index].first, .decays = tensors[0].decays};
-    for (size_t k = 0; k < count; k++) {
-        if (tensors[k].decays != span.decays) {
-            update_span(pass->layout, &span, *call);
-            span = (struct span){.first = span.first + span.count, .decays = tensors[k].decays};
-        }
-        span.count += tensor_count(&tensors[k]);
+    if (layer->state.partition.ways == 1)
+        return layer->gradients + segment->part;
+    struct partition_piece piece = partition_piece_at(&layer->state.partition, segment->piece);
+    uint64_t block_first = piece.first + (uint64_t)layer->block * piece.block;
+    return reduction_block(layer, segment->piece) + (segment->part - block_first);
+}
+
+static struct segment_arrays arrays_of(const struct local_layer *layer,
+                                       const struct shard_segment *segment)
+{
+    if (segment->is_vector)
+        return vector_arrays(layer, segment);
+    struct segment_arrays arrays = {
+        .parameters = layer->shard_fp32 != NULL ? layer->shard_fp32 + segment->shard
+                                                : layer->whole_fp32 + segment->part,
+        .gradients = matrix_gradients(layer, segment),
+        .first_moment = layer->first_moment + segment->shard,
+        .second_moment = layer->second_moment + segment->shard,
+    };
+    if (layer->shard_16 != NULL)
+        arrays.parameters_16 = layer->shard_16 + segment->shard;
+    else if (layer->whole_16 != NULL)
+        arrays.parameters_16 = layer->whole_16 + segment->part;
+    return arrays;
+}
+
+enum status optimizer_gradient_norm(const struct layout *layout, struct comm *world,
+                                    struct journal *journal, double *norm, struct error *err)
+{
+    double sum = 0;
+    for (size_t i = 0; i < layout->layer_count; i++) {
+        const struct local_layer *layer = &layout->layers[i];
+        int64_t start_ns = journal_begin(journal, (int32_t)layer->index);
+        struct holding holding;
+        struct shard_segment segment;
+        holding_of(&layout->plan->model, layer, &holding);
+        struct segment_walk walk = shard_segments(&holding);
+        while (shard_segment_next(&walk, &segment))
+            if (segment.speaks)
+                sum += ops_sum_squares(layout->device, arrays_of(layer, &segment).gradients,
+                                       segment.count);
+        journal_end(journal, PHASE_OPTIMIZER, start_ns);
     }
-    update_span(pass->layout, &span, *call);
+    int64_t start_ns = clock_ns();
+    TRY(comm_all_reduce_sum_f64(world, &sum, 1, err));
+    if (layout->plan->pipeline > 1) /* stages have unlike amounts to reduce */
+        journal_communication(journal, PHASE_PIPELINE, EVENT_NO_LAYER, start_ns, start_ns,
+                              sizeof sum);
+    *norm = sqrt(sum);
+    return STATUS_OK;
 }
 
-void optimizer_update(const struct pass *pass, const struct optimizer_options *options,
-                      double learning_rate, double gradient_norm, int64_t time)
+static void update_layer(const struct layout *layout, const struct local_layer *layer,
+                         const struct adamw_call *common)
 {
+    struct holding holding;
+    struct shard_segment segment;
+    holding_of(&layout->plan->model, layer, &holding);
+    struct segment_walk walk = shard_segments(&holding);
+    while (shard_segment_next(&walk, &segment)) {
+        struct segment_arrays arrays = arrays_of(layer, &segment);
+        struct adamw_call call = *common;
+        call.parameters = arrays.parameters;
+        call.gradients = arrays.gradients;
+        call.first_moment = arrays.first_moment;
+        call.second_moment = arrays.second_moment;
+        call.parameters_16 = arrays.parameters_16;
+        call.precision_16 = layer->strategy.precision;
+        call.count = segment.count;
+        if (!segment.decays)
+            call.weight_decay = 0;
+        ops_adamw(layout->device, &call);
+    }
+}
+
+enum status optimizer_update(struct parameters *parameters, const struct optimizer_options *options,
+                             const struct optimizer_step *step, struct error *err)
+{
+    const struct layout *layout = parameters->layout;
     struct adamw_call call = {
-        .learning_rate = learning_rate,
+        .learning_rate = step->learning_rate,
         .beta1 = options->beta1,
         .beta2 = options->beta2,
         .epsilon = options->epsilon,
         .weight_decay = options->weight_decay,
-        .time = time,
-        .grad_scale = 1.0,
+        .time = step->time,
+        .grad_scale = step->gradient_scale,
     };
-    if (options->clip_norm > 0 && gradient_norm > options->clip_norm)
-        call.grad_scale = options->clip_norm / gradient_norm;
-    for (size_t i = 0; i < pass->layout->layer_count; i++) {
-        int64_t start_ns = clock_ns();
-        update_layer(pass, i, &call);
-        pass_record(pass, STREAM_COMPUTE, (int32_t)i, PHASE_OPTIMIZER, start_ns, 0);
+    if (options->clip_norm > 0 && step->gradient_norm > options->clip_norm)
+        call.grad_scale *= options->clip_norm / step->gradient_norm;
+    for (size_t i = 0; i < layout->layer_count; i++) {
+        int64_t start_ns = journal_begin(parameters->journal, (int32_t)layout->layers[i].index);
+        update_layer(layout, &layout->layers[i], &call);
+        TRY(parameters_publish(parameters, i, false, err));
+        comm_poll(parameters->groups->world);
+        journal_end(parameters->journal, PHASE_OPTIMIZER, start_ns);
     }
+    return STATUS_OK;
 }

@@ -2,9 +2,10 @@
 #ifndef TEMPER_EXECUTOR_OPTIMIZER_H
 #define TEMPER_EXECUTOR_OPTIMIZER_H
 
+#include "executor/comm/comm.h"
+#include "executor/journal.h"
 #include "executor/layout.h"
-#include "executor/pass.h"
-#include "ir/model.h"
+#include "executor/parameters.h"
 #include <stdint.h>
 
 struct optimizer_options {
@@ -19,13 +20,22 @@ struct optimizer_options {
  * (Loshchilov & Hutter 2017). */
 double learning_rate_at(const struct optimizer_options *options, int64_t step);
 
-/* Global L2 norm of the gradients in the layout; not finite when any of them is not. Records one
- * optimizer event a layer. */
-double optimizer_gradient_norm(const struct pass *pass);
+/* Global L2 norm of the gradients over all ranks of `world` (collective), each element counted
+ * once; not finite when any of them is not. Records one optimizer event a layer. */
+enum status optimizer_gradient_norm(const struct layout *layout, struct comm *world,
+                                    struct journal *journal, double *norm, struct error *err);
 
-/* One AdamW update of every parameter; `time` counts updates from 1. Matrices decay, norms and
- * biases do not. */
-void optimizer_update(const struct pass *pass, const struct optimizer_options *options,
-                      double learning_rate, double gradient_norm, int64_t time);
+struct optimizer_step {
+    double learning_rate;
+    double gradient_norm;  /* of the gradients as they stand times gradient_scale */
+    double gradient_scale; /* 1 / loss scale */
+    int64_t time;          /* updates, from 1 */
+};
+
+/* One AdamW update of everything this rank owns, and the 16-bit copies of it; matrices decay, norms
+ * and biases do not. Each layer is published as soon as it is updated (executor/parameters.h); the
+ * caller finishes that. */
+enum status optimizer_update(struct parameters *parameters, const struct optimizer_options *options,
+                             const struct optimizer_step *step, struct error *err);
 
 #endif

@@ -1,34 +1,52 @@
-/* One micro-batch through the chain of layers, forward and backward. */
+/* One micro-batch through one chunk of this rank's layers, forward or backward. */
 #ifndef TEMPER_EXECUTOR_PASS_H
 #define TEMPER_EXECUTOR_PASS_H
 
 #include "base/error.h"
+#include "executor/groups.h"
+#include "executor/journal.h"
 #include "executor/layout.h"
-#include "ir/event.h"
+#include "executor/parameters.h"
+#include "executor/reduction.h"
+#include "executor/reshard.h"
 #include "ir/plan.h"
 
+/* Everything is borrowed. */
 struct pass {
     const struct plan *plan;
     struct layout *layout;
-    struct micro_batch_shape shape; /* at most the plan's in sequences */
-    struct event_sink sink;
-    int32_t rank;
-    int64_t step;
-    int32_t micro_batch;
+    const struct groups *groups;
+    struct journal *journal;
+    struct parameters *parameters;
+    struct reduction *reduction; /* NULL: forward only */
+    struct reshard reshard;
     float loss_scale; /* see executor/ops/layer.h */
-    bool accumulate;
-    uint64_t live_bytes; /* activations alive now */
-    /* After a layer's backward; for starting its gradient reduction. May be NULL. */
-    enum status (*layer_done)(void *user, size_t layer, struct error *err);
-    void *layer_done_user;
 };
 
-/* Run the layers on layout->tokens and layout->targets. `loss_sum` as in layer_forward. */
-enum status pass_forward(struct pass *pass, double *loss_sum, struct error *err);
-enum status pass_backward(struct pass *pass, struct error *err);
+/* The local layers [*first, *end) of a chunk. */
+void pass_chunk_layers(const struct pass *pass, int chunk, size_t *first, size_t *end);
 
-/* Record one event on the sink, if there is one. */
-void pass_record(const struct pass *pass, enum event_stream stream, int32_t layer, enum phase phase,
-                 int64_t start_ns, uint64_t bytes);
+struct pass_forward_call {
+    int chunk;
+    int64_t micro_batch;
+    /* The residual stream from the stage before, of this spread; the embedding's chunk has none. */
+    const float *incoming;
+    int incoming_spread;
+    float *outgoing;  /* receives the last layer's output; the head's chunk has none */
+    double *loss_sum; /* the head's is added here; NULL: wanted logits only */
+};
+enum status pass_forward(struct pass *pass, const struct pass_forward_call *call,
+                         struct error *err);
+
+struct pass_backward_call {
+    int chunk;
+    int64_t micro_batch;
+    bool is_last; /* of the step's micro-batches: gradients are final after it */
+    /* A stream: the gradient of the last layer's output, of its spread, on entry (the head's chunk
+     * needs none); of the first layer's input on return. */
+    float *gradient;
+};
+enum status pass_backward(struct pass *pass, const struct pass_backward_call *call,
+                          struct error *err);
 
 #endif

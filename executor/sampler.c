@@ -4,6 +4,7 @@
 #include "executor/checkpoint.h"
 #include "executor/layout.h"
 #include "executor/pass.h"
+#include "executor/weights.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,11 @@ struct candidate {
 struct sampler {
     struct sampler_options options;
     struct plan plan;
+    struct comm *comm; /* of this process alone */
+    struct journal journal;
     struct layout layout;
+    struct groups groups;
+    struct parameters parameters;
     int32_t *targets;             /* [seq_length]: none is scored */
     float *logits;                /* [vocab] */
     struct candidate *candidates; /* [vocab] */
@@ -34,7 +39,10 @@ static enum status inference_plan(struct plan *plan, const struct model *model, 
         .model = *model,
         .ranks = 1,
         .data_parallel = 1,
+        .tensor_parallel = 1,
         .pipeline = 1,
+        .virtual_stages = 1,
+        .schedule = SCHEDULE_1F1B,
         .threads = threads,
         .global_batch = 1,
         .micro_batch = 1,
@@ -67,8 +75,13 @@ static enum status prepare(struct sampler *sampler, const char *path, const stru
 {
     TRY(inference_plan(&sampler->plan, model, device_threads(device), err));
     TRY(allocate(sampler, err));
-    TRY(layout_open(&sampler->layout, device, &sampler->plan, false, err));
-    return weights_load_hf(path, model, sampler->layout.parameters, err);
+    TRY(comm_open_alone(&sampler->comm, err));
+    TRY(layout_open(&sampler->layout, device, &sampler->plan, 0, false, err));
+    TRY(groups_open(&sampler->groups, &sampler->plan, sampler->comm, &sampler->journal, err));
+    TRY(parameters_open(&sampler->parameters, &sampler->layout, &sampler->groups, &sampler->journal,
+                        err));
+    TRY(weights_load_hf(path, &sampler->layout, err));
+    return weights_publish(&sampler->parameters, err);
 }
 
 enum status sampler_open(struct sampler **out, const char *path, const struct model *model,
@@ -93,7 +106,10 @@ void sampler_close(struct sampler *sampler)
 {
     if (sampler == NULL)
         return;
+    parameters_close(&sampler->parameters);
+    groups_close(&sampler->groups);
     layout_close(&sampler->layout);
+    comm_close(sampler->comm);
     plan_clear(&sampler->plan);
     free(sampler->targets);
     free(sampler->logits);
@@ -140,13 +156,21 @@ enum status sampler_next(struct sampler *sampler, const int32_t *tokens, int64_t
     const struct model *model = &sampler->plan.model;
     int64_t length = count < model->seq_length ? count : model->seq_length;
     size_t bytes = (size_t)length * sizeof(int32_t);
+    const struct local_layer *head = &layout->layers[layout->layer_count - 1];
+    for (size_t i = 0; i < layout->layer_count; i++)
+        layout->layers[i].shape.seq_length = length;
     struct pass pass = {
-        .plan = &sampler->plan, .layout = layout, .shape = plan_shape(&sampler->plan)};
-    pass.shape.seq_length = length;
-    device_write(layout->device, layout->tokens, tokens + count - length, bytes);
-    device_write(layout->device, layout->targets, sampler->targets, bytes);
-    TRY(pass_forward(&pass, NULL, err));
-    const float *all = layout->layers[layout->layer_count - 1].slots[SLOT_LOGITS];
+        .plan = &sampler->plan,
+        .layout = layout,
+        .groups = &sampler->groups,
+        .journal = &sampler->journal,
+        .parameters = &sampler->parameters,
+    };
+    device_write(layout->device, layer_flight(&layout->layers[0], 0)->tokens,
+                 tokens + count - length, bytes);
+    device_write(layout->device, layer_flight(head, 0)->targets, sampler->targets, bytes);
+    TRY(pass_forward(&pass, &(struct pass_forward_call){0}, err));
+    const float *all = layer_flight(head, 0)->slots[SLOT_LOGITS];
     device_read(layout->device, sampler->logits, all + (length - 1) * model->vocab,
                 (size_t)model->vocab * sizeof(float));
     *next = draw(sampler);

@@ -1,52 +1,70 @@
 #include "executor/weights.h"
 
 #include "executor/ops/update.h"
+#include "executor/shards.h"
 
-static void refresh_bf16(struct layout *layout)
+_Static_assert((int)ROLE_COUNT <= (int)WEIGHT_STREAMS, "a stream for each role of a layer");
+
+/* A tied head's own table starts as the embedding's. */
+static uint64_t stream_of(const struct local_layer *layer, const struct held_tensor *held)
 {
-    if (layout->parameters_bf16 != NULL)
-        ops_cast_bf16(layout->device, layout->parameters, layout->parameters_bf16,
-                      layout->flat_count);
+    if (held->is_copy)
+        return ROLE_TOKEN_EMBEDDING;
+    return layer->index * WEIGHT_STREAMS + (uint64_t)held->tensor.whole.role;
 }
 
-static void initialise_tensor(struct layout *layout, const struct tensor_spec *tensor, float *data,
-                              uint64_t seed, uint64_t stream)
+static float *master_of(const struct local_layer *layer, bool is_vector,
+                        const struct shard_run *run)
 {
-    uint64_t count = tensor_count(tensor);
-    if (tensor->init == INIT_NORMAL)
-        ops_fill_normal(layout->device, data, count, tensor->init_deviation, seed, stream);
-    else
-        ops_fill(layout->device, data, count, tensor->init == INIT_ONE ? 1.0F : 0.0F);
+    if (is_vector)
+        return layer->vectors + run->part;
+    return layer->shard_fp32 != NULL ? layer->shard_fp32 + run->shard
+                                     : layer->whole_fp32 + run->part;
 }
 
-void weights_initialise(struct layout *layout, const struct model *model, uint64_t seed)
+static void initialise_tensor(const struct layout *layout, const struct local_layer *layer,
+                              const struct holding *holding, size_t index, uint64_t seed)
 {
-    for (size_t l = 0; l < layout->layer_count; l++) {
-        struct tensor_spec tensors[LAYER_TENSORS_MAX];
-        size_t count = layer_tensors(model, model_layer(model, l).kind, tensors);
-        float *data = layout->parameters + layout->layers[l].first;
-        for (size_t k = 0; k < count; k++) {
-            initialise_tensor(layout, &tensors[k], data, seed, l * LAYER_TENSORS_MAX + k);
-            data += tensor_count(&tensors[k]);
-        }
+    const struct held_tensor *held = &holding->tensors[index];
+    const struct tensor_spec *whole = &held->tensor.whole;
+    struct shard_walk walk = shard_runs(holding, index, true);
+    struct shard_run run;
+    while (shard_run_next(&walk, &run)) {
+        float *data = master_of(layer, whole->stays_whole, &run);
+        if (whole->init == INIT_NORMAL)
+            ops_fill_normal(layout->device, data, run.whole, run.count, whole->init_deviation, seed,
+                            stream_of(layer, held));
+        else
+            ops_fill(layout->device, data, run.count, whole->init == INIT_ONE ? 1.0F : 0.0F);
     }
-    if (layout->first_moment != NULL) {
-        size_t bytes = layout->flat_count * sizeof(float);
-        device_zero(layout->device, layout->first_moment, bytes);
-        device_zero(layout->device, layout->second_moment, bytes);
-    }
-    refresh_bf16(layout);
 }
 
-enum status weights_broadcast(struct layout *layout, struct comm *comm, bool moments,
-                              struct error *err)
+static void zero_moments(const struct layout *layout, const struct local_layer *layer)
 {
-    size_t bytes = layout->flat_count * sizeof(float);
-    TRY(comm_broadcast(comm, layout->parameters, bytes, 0, err));
-    if (moments) {
-        TRY(comm_broadcast(comm, layout->first_moment, bytes, 0, err));
-        TRY(comm_broadcast(comm, layout->second_moment, bytes, 0, err));
+    const struct layer_state *state = &layer->state;
+    if (layout->regions[MEMORY_OPTIMIZER].base == NULL)
+        return;
+    device_zero(layout->device, layer->first_moment, state->moments * sizeof(float));
+    device_zero(layout->device, layer->second_moment, state->moments * sizeof(float));
+    device_zero(layout->device, layer->vector_first_moment, state->vectors * sizeof(float));
+    device_zero(layout->device, layer->vector_second_moment, state->vectors * sizeof(float));
+}
+
+void weights_initialise(struct layout *layout, uint64_t seed)
+{
+    for (size_t i = 0; i < layout->layer_count; i++) {
+        const struct local_layer *layer = &layout->layers[i];
+        struct holding holding;
+        holding_of(&layout->plan->model, layer, &holding);
+        for (size_t k = 0; k < holding.tensor_count; k++)
+            initialise_tensor(layout, layer, &holding, k, seed);
+        zero_moments(layout, layer);
     }
-    refresh_bf16(layout);
-    return STATUS_OK;
+}
+
+enum status weights_publish(struct parameters *parameters, struct error *err)
+{
+    for (size_t i = 0; i < parameters->layout->layer_count; i++)
+        TRY(parameters_publish(parameters, i, true, err));
+    return parameters_publish_finish(parameters, err);
 }

@@ -1,20 +1,19 @@
-/* The weights in a layout: their initial values, and the same ones at every rank. */
+/* The weights' initial values. */
 #ifndef TEMPER_EXECUTOR_WEIGHTS_H
 #define TEMPER_EXECUTOR_WEIGHTS_H
 
 #include "base/error.h"
-#include "executor/comm/comm.h"
-#include "executor/layout.h"
-#include "ir/model.h"
-#include <stdbool.h>
+#include "executor/parameters.h"
 #include <stdint.h>
 
-/* From the seed alone: tensor k of layer l draws from stream l * LAYER_TENSORS_MAX + k, so that
- * every plan starts from the same weights. Moments become zero. */
-void weights_initialise(struct layout *layout, const struct model *model, uint64_t seed);
+/* Master parameters from the seed alone: a tensor of role r of layer l draws from stream l *
+ * WEIGHT_STREAMS + r by its elements' places in the whole, so that every plan starts from the same
+ * weights. Moments become zero. Other copies are not made: weights_publish. */
+enum { WEIGHT_STREAMS = 32 };
+void weights_initialise(struct layout *layout, uint64_t seed);
 
-/* Rank 0's parameters (and moments) to all ranks, and the bf16 copies made anew. */
-enum status weights_broadcast(struct layout *layout, struct comm *comm, bool moments,
-                              struct error *err);
+/* After the master parameters were initialised or loaded: all other copies of them. Collective over
+ * the data-parallel groups. */
+enum status weights_publish(struct parameters *parameters, struct error *err);
 
 #endif
