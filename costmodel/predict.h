@@ -6,18 +6,39 @@
 #include "ir/plan.h"
 
 /* Fill `out` (cleared first; release with prediction_clear) for the valid `plan`, whose own
- * prediction is not read and may be `out`. The sums hold exactly: phases sum to the step time,
- * terms to the memory, layers to the phases but for PHASE_OTHER.
+ * prediction is not read and may be `out`.
  *
- *     time = micro_batches * sum (forward + backward) + sum exposed gradient reduction
- *            + sum optimizer + other
- *     memory = plan_footprint + process memory
- *     energy = ranks * (the same sum of one rank's joules) + other
+ * A layer's times are of one rank that has it, over a whole step. Stage i ends its last backward
+ * pass at end_i (costmodel/simulate.h), with D_i the exposed synchronisation of its gradients and
+ * U_i its optimizer and the gathering of what that updated; the norm of the gradient, which all
+ * ranks need before they update, stands between the two:
+ *
+ *     time = max_i (end_i + D_i) + max_i U_i + other
+ *
+ * The phases are those of the critical stage, the one with most to do (of equals the first): each
+ * is the sum over that stage's layers, and PHASE_PIPELINE is what is left of the time, in which the
+ * stage waits for others. With one stage nothing is left, and
+ *
+ *     time = micro_batches * sum (forward + backward + what each waits for) + sum exposed
+ *            synchronisation + sum (optimizer + gather) + other
+ *
+ *     memory = plan_footprint of the fullest stage + process memory
+ *     energy = sum over all layers of (ranks that have it * joules of one)
+ *            + idle power during what every stage waits + other
+ *
+ * These sums hold exactly:
+ *   the phases' times sum to the time, their energies to the energy, the terms to the memory;
+ *   the times of the critical stage's layers, in the order of the chain, sum to the phase's, and
+ *   the energies of all layers to the phase's energy, but for PHASE_PIPELINE and PHASE_OTHER, which
+ *   are no layer's.
  *
  * A missing time or memory is STATUS_INVALID; a missing energy makes that energy and what it is
  * part of absent. */
 enum status predict_plan(const struct profile *profile, const struct plan *plan,
                          struct prediction *out, struct error *err);
+
+/* The stage whose layers take longest in this prediction of the plan: whose phases it gives. */
+int predict_critical_stage(const struct plan *plan, const struct prediction *prediction);
 
 /* Peak memory that 95 of 100 runs stay below: what the cap is held against. Only the process's own
  * memory deviates; it is taken as normal. */

@@ -22,11 +22,6 @@ static struct measurement at(int64_t micro_batch, double mean)
                                 .deviation = 0.1 * mean};
 }
 
-static bool near(double a, double b)
-{
-    return fabs(a - b) <= 1e-12 * fmax(fabs(a), fabs(b));
-}
-
 static void expect(const struct profile *profile, int64_t micro_batch, double value,
                    double deviation, enum provenance provenance)
 {

@@ -1,0 +1,115 @@
+/* What the ranks that share a layer exchange while it works: the calls of executor/ops/parts.h
+ * (Shoeybi et al. 2019; under sequence parallelism Korthikanti et al. 2022). They block: compute
+ * hides nothing of them. */
+#include "costmodel/terms.h"
+#include "ir/mesh.h"
+
+/* What one exchange moves, T tokens of the group. */
+enum payload {
+    PAYLOAD_STREAM, /* fp32 [T, hidden] */
+    PAYLOAD_NORMED, /* [T, hidden] in the layer's precision */
+    PAYLOAD_MAXIMA, /* fp32 [T] */
+    PAYLOAD_SUMS,   /* fp32 [2, T] */
+    PAYLOAD_COUNT
+};
+
+struct exchange {
+    enum cost_pass pass;
+    enum collective collective;
+    enum payload payload;
+};
+
+enum { EXCHANGES_MAX = 5 };
+
+struct exchange_list {
+    size_t count;
+    struct exchange items[EXCHANGES_MAX];
+};
+
+#define FORWARD_SUM(payload)                                                                       \
+    {                                                                                              \
+        COST_FORWARD, COLLECTIVE_ALL_REDUCE, payload                                               \
+    }
+#define BACKWARD_SUM(payload)                                                                      \
+    {                                                                                              \
+        COST_BACKWARD, COLLECTIVE_ALL_REDUCE, payload                                              \
+    }
+#define FORWARD_GATHER(payload)                                                                    \
+    {                                                                                              \
+        COST_FORWARD, COLLECTIVE_TENSOR_ALL_GATHER, payload                                        \
+    }
+#define BACKWARD_GATHER(payload)                                                                   \
+    {                                                                                              \
+        COST_BACKWARD, COLLECTIVE_TENSOR_ALL_GATHER, payload                                       \
+    }
+#define FORWARD_SCATTER(payload)                                                                   \
+    {                                                                                              \
+        COST_FORWARD, COLLECTIVE_TENSOR_REDUCE_SCATTER, payload                                    \
+    }
+#define BACKWARD_SCATTER(payload)                                                                  \
+    {                                                                                              \
+        COST_BACKWARD, COLLECTIVE_TENSOR_REDUCE_SCATTER, payload                                   \
+    }
+
+/* By kind, and whether under sequence parallelism. The gathered norm is not kept, so every
+ * recompute mode gathers it once more. */
+static const struct exchange_list exchanges[LAYER_KIND_COUNT][2] = {
+    [LAYER_EMBEDDING] = {{1, {FORWARD_SUM(PAYLOAD_STREAM)}},
+                         {2, {FORWARD_SCATTER(PAYLOAD_STREAM), BACKWARD_GATHER(PAYLOAD_STREAM)}}},
+    [LAYER_ATTENTION] = {{2, {FORWARD_SUM(PAYLOAD_STREAM), BACKWARD_SUM(PAYLOAD_STREAM)}},
+                         {5,
+                          {FORWARD_GATHER(PAYLOAD_NORMED), FORWARD_SCATTER(PAYLOAD_STREAM),
+                           BACKWARD_GATHER(PAYLOAD_NORMED), BACKWARD_GATHER(PAYLOAD_STREAM),
+                           BACKWARD_SCATTER(PAYLOAD_STREAM)}}},
+    [LAYER_MLP] = {{2, {FORWARD_SUM(PAYLOAD_STREAM), BACKWARD_SUM(PAYLOAD_STREAM)}},
+                   {5,
+                    {FORWARD_GATHER(PAYLOAD_NORMED), FORWARD_SCATTER(PAYLOAD_STREAM),
+                     BACKWARD_GATHER(PAYLOAD_NORMED), BACKWARD_GATHER(PAYLOAD_STREAM),
+                     BACKWARD_SCATTER(PAYLOAD_STREAM)}}},
+    [LAYER_HEAD] =
+        {{3,
+          {FORWARD_SUM(PAYLOAD_MAXIMA), FORWARD_SUM(PAYLOAD_SUMS), BACKWARD_SUM(PAYLOAD_STREAM)}},
+         {5,
+          {FORWARD_GATHER(PAYLOAD_NORMED), FORWARD_SUM(PAYLOAD_MAXIMA), FORWARD_SUM(PAYLOAD_SUMS),
+           BACKWARD_GATHER(PAYLOAD_NORMED), BACKWARD_SCATTER(PAYLOAD_STREAM)}}},
+};
+
+static enum status add_exchange(const struct layer_terms *terms, const struct exchange *exchange,
+                                struct collective_group group, struct error *err)
+{
+    const struct plan *plan = terms->plan;
+    const struct micro_batch_shape shape = mesh_shape(plan, terms->layer);
+    uint64_t tokens = (uint64_t)(shape.sequences * shape.seq_length);
+    uint64_t hidden = (uint64_t)plan->model.hidden;
+    const uint64_t bytes[PAYLOAD_COUNT] = {
+        [PAYLOAD_STREAM] = tokens * hidden * sizeof(float),
+        [PAYLOAD_NORMED] = tokens * hidden * precision_bytes(plan->layers[terms->layer].precision),
+        [PAYLOAD_MAXIMA] = tokens * sizeof(float),
+        [PAYLOAD_SUMS] = 2 * tokens * sizeof(float),
+    };
+    struct quantity seconds;
+    TRY(collective_time(terms->profile, plan, exchange->collective, group, bytes[exchange->payload],
+                        &seconds, err));
+    terms_add(terms, exchange->pass, PHASE_TENSOR, seconds);
+    return STATUS_OK;
+}
+
+enum status tensor_terms(const struct layer_terms *terms, struct error *err)
+{
+    const struct plan *plan = terms->plan;
+    const struct layer_part part = mesh_part(plan, terms->layer, 0);
+    const struct collective_group group = {.ways = part.ways, .apart = 1};
+    if (part.ways == 1)
+        return STATUS_OK;
+    const struct exchange_list *list = &exchanges[part.kind][part.sequence_parallel];
+    for (size_t i = 0; i < list->count; i++)
+        TRY(add_exchange(terms, &list->items[i], group, err));
+    if (!part.sequence_parallel)
+        return STATUS_OK;
+    struct quantity seconds;
+    uint64_t partial_bytes = layer_part_counts(&plan->model, &part).partial * sizeof(float);
+    TRY(collective_time(terms->profile, plan, COLLECTIVE_ALL_REDUCE, group, partial_bytes, &seconds,
+                        err));
+    terms_add(terms, COST_STEP, PHASE_TENSOR, seconds);
+    return STATUS_OK;
+}
