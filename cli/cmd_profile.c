@@ -3,6 +3,7 @@
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/launch.h"
+#include "cli/profile_links.h"
 #include "executor/agree.h"
 #include "executor/comm/comm.h"
 #include "executor/ops/device.h"
@@ -63,14 +64,15 @@ static const struct option_spec what_rows[] = {
      .type = OPTION_STRING,
      .offset = offsetof(struct profile_options, precision),
      .metavar = "P,...",
-     .doc = "fp32, bf16 or both (all that this machine computes)"},
+     .fallback = "fp32,bf16",
+     .doc = "fp32, bf16, fp16; what this machine cannot compute is left out"},
 };
 static const struct option_spec effort_rows[] = {
     {.name = "budget",
      .type = OPTION_REAL,
      .offset = offsetof(struct profile_options, budget_s),
      .metavar = "SECONDS",
-     .doc = "time for everything (by the model's size: 15 s for small models, up to 98 s)",
+     .doc = "time for everything (by the model's size: 20 s for small models, up to 98 s)",
      .minimum = LEAST_BUDGET_S,
      .maximum = 1e6},
     {.name = "relative-error",
@@ -117,8 +119,10 @@ static const struct command_spec spec = {
     .synopsis = "--model MODEL [options]",
     .description =
         "Runs the layers of the model, forward and backward, by the functions that `temper run` "
-        "executes, for each precision, recompute mode and micro-batch size, with as many ranks at "
-        "once as a plan might use, and the collectives between the ranks by size. Every value goes "
+        "executes, for each precision, recompute mode and micro-batch size, whole and in the parts "
+        "that tensor parallelism leaves a rank, with as many ranks at once as a plan might use, "
+        "and "
+        "the collectives between the ranks by group and size. Every value goes "
         "into the store with its unit, count, mean, standard deviation and provenance.\n\n"
         "Without a launcher, one group of ranks after the other is started under mpirun. Under "
         "mpirun or srun, the group that was started is measured.",
@@ -132,10 +136,10 @@ static const struct command_spec spec = {
 static enum status parse_precisions(const char *text, bool wanted[PRECISION_COUNT],
                                     struct error *err)
 {
-    for (int i = 0; i < PRECISION_COUNT; i++)
-        wanted[i] = text == NULL;
     const char *at = text;
-    while (at != NULL && *at != '\0') {
+    for (int i = 0; i < PRECISION_COUNT; i++)
+        wanted[i] = false;
+    while (*at != '\0') {
         char word[16] = "";
         size_t bytes = strcspn(at, ",");
         enum precision precision;
@@ -143,7 +147,7 @@ static enum status parse_precisions(const char *text, bool wanted[PRECISION_COUN
             memcpy(word, at, bytes);
         if (!precision_parse(word, &precision))
             return error_set(err, STATUS_USAGE,
-                             "option --precision: '%s' is not a list of fp32 and bf16", text);
+                             "option --precision: '%s' is not a list of fp32, bf16 and fp16", text);
         wanted[precision] = true;
         at += bytes + (at[bytes] == ',');
     }
@@ -171,7 +175,7 @@ static enum status read_power(const struct profile_options *options, struct powe
 /* Small models are measured in seconds; large ones get what the published target allows. */
 static double default_budget_s(const struct model *model)
 {
-    double seconds = 14 + (double)model_parameter_count(model) / 1.2e6;
+    double seconds = 20 + (double)model_parameter_count(model) / 1.2e6;
     return seconds < 98 ? seconds : 98;
 }
 
@@ -353,7 +357,7 @@ static enum status launch_group(int argc, char **argv, int ranks, int64_t thread
         .argv = arguments,
         .on_death = "what was measured before is in the store",
     };
-    enum status status = launch_ranks(&request, err);
+    enum status status = launch_ranks(&request, NULL, err);
     free(arguments);
     return status;
 }
@@ -421,28 +425,50 @@ static void write_measurement(const struct measurement *row, struct jout *out)
     jout_end(out);
 }
 
+/* Of the part that a subject names behind its layer's key: "tp2sp", "own"; NULL: not this layer's.
+ */
+static const char *split_of(const char *subject, const char *key)
+{
+    size_t bytes = strlen(key);
+    if (strncmp(subject, key, bytes) != 0)
+        return NULL;
+    if (subject[bytes] == '\0')
+        return "whole";
+    return subject[bytes] == '/' ? subject + bytes + 1 : NULL;
+}
+
+static const struct measurement *backward_of(const struct measurement_list *list,
+                                             const struct measurement *forward)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        const struct measurement *row = &list->rows[i];
+        if (row->metric == METRIC_BACKWARD_S && strcmp(row->subject, forward->subject) == 0 &&
+            row->precision == forward->precision && row->recompute == forward->recompute &&
+            row->micro_batch == forward->micro_batch && row->ranks == forward->ranks &&
+            row->threads == forward->threads)
+            return row;
+    }
+    return NULL;
+}
+
 static void print_layer_rows(const struct model *model, const struct measurement_list *list)
 {
-    printf("%-10s %-5s %-9s %5s %6s %8s %12s %12s\n", "layer", "prec", "recompute", "mb", "ranks",
-           "threads", "forward", "backward");
+    printf("%-10s %-9s %-5s %-9s %5s %6s %8s %12s %12s\n", "layer", "part", "prec", "recompute",
+           "mb", "ranks", "threads", "forward", "backward");
     for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
         char key[LAYER_KEY_BYTES];
         layer_key(model, (enum layer_kind)kind, key);
         for (size_t i = 0; i < list->count; i++) {
             const struct measurement *row = &list->rows[i];
+            const char *split = split_of(row->subject, key);
             char forward[UNIT_TEXT_BYTES], backward[UNIT_TEXT_BYTES] = "-";
-            if (row->metric != METRIC_FORWARD_S || strcmp(row->subject, key) != 0)
+            if (row->metric != METRIC_FORWARD_S || split == NULL)
                 continue;
-            for (size_t k = 0; k < list->count; k++) {
-                const struct measurement *other = &list->rows[k];
-                if (other->metric == METRIC_BACKWARD_S && strcmp(other->subject, key) == 0 &&
-                    other->precision == row->precision && other->recompute == row->recompute &&
-                    other->micro_batch == row->micro_batch && other->ranks == row->ranks &&
-                    other->threads == row->threads)
-                    format_seconds(other->mean, backward);
-            }
-            printf("%-10s %-5s %-9s %5lld %6d %8d %12s %12s\n",
-                   layer_kind_name((enum layer_kind)kind), precision_name(row->precision),
+            const struct measurement *other = backward_of(list, row);
+            if (other != NULL)
+                format_seconds(other->mean, backward);
+            printf("%-10s %-9s %-5s %-9s %5lld %6d %8d %12s %12s\n",
+                   layer_kind_name((enum layer_kind)kind), split, precision_name(row->precision),
                    recompute_name(row->recompute), (long long)row->micro_batch, row->ranks,
                    row->threads, format_seconds(row->mean, forward), backward);
         }
@@ -470,9 +496,11 @@ static enum status tell(const struct profile_options *options, const struct mode
         for (size_t i = 0; i < list.count; i++)
             write_measurement(&list.rows[i], out);
         jout_end(out);
+        write_links(&list, out);
         status = console_json(out, err);
     } else {
         print_layer_rows(model, &list);
+        print_links(&list);
         printf("\n%zu values of host %s in %s, measured in %s\n", list.count, host, options->store,
                format_seconds(seconds, took));
     }

@@ -3,6 +3,7 @@
 #include "base/rng.h"
 #include "executor/ops/update.h"
 #include "profiler/cache.h"
+#include <stdio.h>
 #include <stdlib.h>
 
 /* Backward without a head starts from normal values of the order of a loss gradient's: constant or
@@ -14,37 +15,53 @@ enum { SEED_PATTERN_COUNT = 1 << 16, PARAMETER_SEED = 1, TOKEN_STREAM = 1000, PA
 #define BLOCKS_MINIMUM           2  /* so that one pass has two samples of a kind */
 #define STATIC_BYTES_PER_ELEMENT 16 /* parameter, gradient, two moments in fp32 */
 
+const char *chain_split_text(struct chain_split split, char text[CHAIN_SPLIT_BYTES])
+{
+    text[0] = '\0';
+    if (split.ways > 1)
+        (void)snprintf(text, CHAIN_SPLIT_BYTES, ", tp%d%s", split.ways,
+                       split.sequence_parallel ? "sp" : "");
+    return text;
+}
+
 /* ---- static arrays ---- */
+
+static uint64_t layer_count_of(const struct model *model, enum layer_kind kind)
+{
+    struct layer_part whole = layer_whole(kind);
+    struct part_counts counts = layer_part_counts(model, &whole);
+    return counts.matrices + counts.vectors;
+}
 
 static uint64_t flat_count_of(const struct model *model)
 {
     uint64_t count = 0;
     for (size_t i = 0; i < model_layer_count(model); i++)
-        count += layer_flat_count(model, model_layer(model, i).kind);
+        count += layer_count_of(model, model_layer(model, i).kind);
     return count;
 }
 
-static uint64_t static_bytes_of(const struct model *model, bool with_bf16)
+static uint64_t static_bytes_of(const struct model *model, bool with_16)
 {
-    return flat_count_of(model) * (STATIC_BYTES_PER_ELEMENT + (with_bf16 ? 2U : 0U));
+    return flat_count_of(model) * (STATIC_BYTES_PER_ELEMENT + (with_16 ? 2U : 0U));
 }
 
-static int64_t choose_blocks(const struct model *model, bool with_bf16, uint64_t limit_bytes)
+static int64_t choose_blocks(const struct model *model, bool with_16, uint64_t limit_bytes)
 {
     uint64_t block_bytes =
-        (layer_flat_count(model, LAYER_ATTENTION) + layer_flat_count(model, LAYER_MLP)) * 2 *
+        (layer_count_of(model, LAYER_ATTENTION) + layer_count_of(model, LAYER_MLP)) * 2 *
         sizeof(float);
     uint64_t wanted = CACHE_FACTOR * cache_last_level_bytes() / block_bytes + 1;
     struct model cut = *model;
     wanted = wanted < BLOCKS_MINIMUM ? BLOCKS_MINIMUM : wanted;
     if (wanted < (uint64_t)model->blocks)
         cut.blocks = (int64_t)wanted;
-    while (cut.blocks > 1 && static_bytes_of(&cut, with_bf16) > limit_bytes)
+    while (cut.blocks > 1 && static_bytes_of(&cut, with_16) > limit_bytes)
         cut.blocks--;
     return cut.blocks;
 }
 
-static enum status allocate_static(struct chain *chain, bool with_bf16, struct error *err)
+static enum status allocate_static(struct chain *chain, bool with_16, struct error *err)
 {
     size_t bytes = chain->flat_count * sizeof(float);
     float **arrays[] = {&chain->parameters, &chain->gradients, &chain->first_moment,
@@ -54,28 +71,30 @@ static enum status allocate_static(struct chain *chain, bool with_bf16, struct e
         TRY(session_allocate(chain->session, bytes, &data, err));
         *arrays[i] = data;
     }
-    if (with_bf16) {
+    if (with_16) {
         void *data = NULL;
         TRY(session_allocate(chain->session, chain->flat_count * sizeof(uint16_t), &data, err));
-        chain->parameters_bf16 = data;
+        chain->parameters_16 = data;
     }
     return STATUS_OK;
 }
 
 static void initialise_layer(struct chain *chain, size_t index)
 {
+    const struct chain_layer *layer = &chain->layers[index];
     struct tensor_spec tensors[LAYER_TENSORS_MAX];
-    size_t count = layer_tensors(&chain->model, chain->layers[index].kind, tensors);
-    float *data = chain->parameters + chain->layers[index].first;
+    size_t count = layer_tensors(&chain->model, layer->kind, tensors);
+    float *matrix = chain->parameters + layer->first, *vector = matrix + layer->matrix_count;
     for (size_t i = 0; i < count; i++) {
         uint64_t elements = tensor_count(&tensors[i]);
+        float **data = tensors[i].stays_whole ? &vector : &matrix;
         if (tensors[i].init == INIT_NORMAL)
-            ops_fill_normal(chain->session->device, data, elements, tensors[i].init_deviation,
+            ops_fill_normal(chain->session->device, *data, 0, elements, tensors[i].init_deviation,
                             PARAMETER_SEED, index * LAYER_TENSORS_MAX + i);
         else
-            ops_fill(chain->session->device, data, elements,
+            ops_fill(chain->session->device, *data, elements,
                      tensors[i].init == INIT_ONE ? 1.0F : 0.0F);
-        data += elements;
+        *data += elements;
     }
 }
 
@@ -93,32 +112,41 @@ static enum status make_host_parts(struct chain *chain, struct error *err)
         struct chain_layer *layer = &chain->layers[i];
         layer->kind = model_layer(&chain->model, i).kind;
         layer->first = first;
-        layer->count = layer_flat_count(&chain->model, layer->kind);
+        struct layer_part whole = layer_whole(layer->kind);
+        layer->matrix_count = layer_part_counts(&chain->model, &whole).matrices;
+        layer->count = layer_count_of(&chain->model, layer->kind);
         first += layer->count;
     }
     chain->flat_count = first;
     return STATUS_OK;
 }
 
-enum status chain_open(struct chain *out, struct session *session, bool with_bf16,
+static void round_parameters(struct chain *chain, enum precision precision)
+{
+    ops_cast_16(chain->session->device, chain->parameters, chain->parameters_16, chain->flat_count,
+                precision);
+    chain->precision_16 = precision;
+}
+
+enum status chain_open(struct chain *out, struct session *session, bool with_16,
                        uint64_t limit_bytes, struct error *err)
 {
     *out = (struct chain){.session = session, .model = *session->request->model};
-    out->model.blocks = choose_blocks(&out->model, with_bf16, limit_bytes);
+    out->model.blocks = choose_blocks(&out->model, with_16, limit_bytes);
     /* Hosts may have unlike caches, but all ranks work on the same chain. */
     TRY(comm_broadcast(session->comm, &out->model.blocks, sizeof(out->model.blocks), 0, err));
     out->layer_count = model_layer_count(&out->model);
     enum status status = make_host_parts(out, err);
     if (status == STATUS_OK)
-        status = allocate_static(out, with_bf16, err);
+        status = allocate_static(out, with_16, err);
     if (status != STATUS_OK) {
         chain_close(out);
         return status;
     }
     for (size_t i = 0; i < out->layer_count; i++)
         initialise_layer(out, i);
-    if (with_bf16)
-        ops_cast_bf16(session->device, out->parameters, out->parameters_bf16, out->flat_count);
+    if (with_16)
+        round_parameters(out, PRECISION_BF16);
     return STATUS_OK;
 }
 
@@ -128,7 +156,7 @@ void chain_close(struct chain *chain)
         return;
     size_t bytes = chain->flat_count * sizeof(float);
     session_free(chain->session, chain->arena, chain->arena_bytes);
-    session_free(chain->session, chain->parameters_bf16, chain->flat_count * sizeof(uint16_t));
+    session_free(chain->session, chain->parameters_16, chain->flat_count * sizeof(uint16_t));
     session_free(chain->session, chain->second_moment, bytes);
     session_free(chain->session, chain->first_moment, bytes);
     session_free(chain->session, chain->gradients, bytes);
@@ -140,10 +168,28 @@ void chain_close(struct chain *chain)
 
 uint64_t chain_static_bytes(const struct chain *chain)
 {
-    return static_bytes_of(&chain->model, chain->parameters_bf16 != NULL);
+    return static_bytes_of(&chain->model, chain->parameters_16 != NULL);
 }
 
 /* ---- activations ---- */
+
+struct layer_part chain_part(const struct chain *chain, enum layer_kind kind,
+                             struct chain_split split)
+{
+    return (struct layer_part){
+        .kind = kind,
+        .ways = split.ways,
+        .index = comm_rank(chain->session->comm) % split.ways,
+        .sequence_parallel = split.sequence_parallel,
+    };
+}
+
+bool chain_admits(const struct chain *chain, enum layer_kind kind, struct chain_split split)
+{
+    struct layer_part part = chain_part(chain, kind, split);
+    struct error ignored;
+    return layer_part_check(&chain->model, &part, &ignored) == STATUS_OK;
+}
 
 struct layer_precision_mode chain_mode(enum layer_kind kind, struct chain_setting setting)
 {
@@ -178,9 +224,18 @@ static struct micro_batch_shape shape_of(const struct chain *chain, struct chain
     };
 }
 
-static size_t layers_bound(const struct chain *chain, struct chain_setting setting)
+static bool takes_part(const struct chain *chain, size_t index, struct chain_setting setting)
 {
-    return setting.with_head ? chain->layer_count : chain->layer_count - 1;
+    enum layer_kind kind = chain->layers[index].kind;
+    return (kind != LAYER_HEAD || setting.with_head) && chain_admits(chain, kind, setting.split);
+}
+
+/* The residual stream is the same before and after every layer of a split. */
+static uint64_t stream_bytes(const struct chain *chain, struct chain_setting setting)
+{
+    struct micro_batch_shape shape = shape_of(chain, setting);
+    struct layer_part part = chain_part(chain, LAYER_MLP, setting.split);
+    return part_boundary_bytes(&chain->model, &part, &shape);
 }
 
 /* A layer's buffers of one life; their places go to `slots` unless it is NULL. */
@@ -190,7 +245,9 @@ static void carve_slots(struct carver *carver, const struct chain *chain, size_t
     struct micro_batch_shape shape = shape_of(chain, setting);
     struct buffer_spec buffers[LAYER_BUFFERS_MAX];
     enum layer_kind kind = chain->layers[index].kind;
-    size_t count = layer_buffers(&chain->model, kind, chain_mode(kind, setting), &shape, buffers);
+    struct layer_part part = chain_part(chain, kind, setting.split);
+    size_t count =
+        layer_part_buffers(&chain->model, &part, chain_mode(kind, setting), &shape, buffers);
     for (size_t i = 0; i < count; i++) {
         if (buffers[i].life != life)
             continue;
@@ -204,14 +261,16 @@ uint64_t chain_activation_bytes(const struct chain *chain, struct chain_setting 
 {
     struct micro_batch_shape shape = shape_of(chain, setting);
     struct carver kept = {.base = NULL};
-    uint64_t scratch_bytes = 0;
-    (void)carve(&kept, boundary_bytes(&chain->model, &shape));
+    uint64_t scratch_bytes = 0, boundary = stream_bytes(chain, setting);
+    (void)carve(&kept, boundary);
     (void)carve(&kept, (uint64_t)(shape.sequences * shape.seq_length) * sizeof(int32_t));
     (void)carve(&kept, (uint64_t)(shape.sequences * shape.seq_length) * sizeof(int32_t));
-    for (size_t i = 0; i < layers_bound(chain, setting); i++) {
+    for (size_t i = 0; i < chain->layer_count; i++) {
         struct carver scratch = {.base = NULL};
+        if (!takes_part(chain, i, setting))
+            continue;
         if (chain->layers[i].kind != LAYER_HEAD)
-            (void)carve(&kept, boundary_bytes(&chain->model, &shape));
+            (void)carve(&kept, boundary);
         carve_slots(&kept, chain, i, setting, BUFFER_SAVED, NULL);
         carve_slots(&scratch, chain, i, setting, BUFFER_SCRATCH, NULL);
         scratch_bytes = scratch.used_bytes > scratch_bytes ? scratch.used_bytes : scratch_bytes;
@@ -230,8 +289,56 @@ enum status chain_reserve(struct chain *chain, uint64_t activation_bytes, struct
     return STATUS_OK;
 }
 
-static enum status write_tokens(struct chain *chain, int32_t *tokens, int32_t *targets,
-                                struct error *err)
+/* ---- the group ---- */
+
+static enum status keep_sum(void *user, float *data, size_t count, struct error *err)
+{
+    (void)user;
+    (void)data;
+    (void)count;
+    (void)err;
+    return STATUS_OK;
+}
+
+static enum status gather_own(void *user, const void *in, void *out, size_t bytes,
+                              struct error *err)
+{
+    struct chain_group *group = user;
+    int64_t start_ns = clock_ns();
+    (void)err;
+    for (int i = 0; i < group->ways; i++)
+        device_copy(group->device, (char *)out + (size_t)i * bytes, in, bytes);
+    group->moved_ns += clock_ns() - start_ns;
+    return STATUS_OK;
+}
+
+static enum status scatter_own(void *user, const float *in, float *out, size_t count,
+                               struct error *err)
+{
+    struct chain_group *group = user;
+    int64_t start_ns = clock_ns();
+    (void)err;
+    device_copy(group->device, out, in + (size_t)group->index * count, count * sizeof(float));
+    group->moved_ns += clock_ns() - start_ns;
+    return STATUS_OK;
+}
+
+static void open_group(struct chain *chain, const struct layer_part *part)
+{
+    chain->group = (struct chain_group){
+        .device = chain->session->device, .ways = part->ways, .index = part->index};
+    chain->group_calls = (struct layer_group){
+        .user = &chain->group,
+        .all_reduce_sum = keep_sum,
+        .all_reduce_max = keep_sum,
+        .all_gather = gather_own,
+        .reduce_scatter = scatter_own,
+    };
+}
+
+/* ---- binding ---- */
+
+static enum status write_tokens(struct chain *chain, struct error *err)
 {
     size_t count = (size_t)chain->tokens;
     int32_t *drawn = calloc(count + 1, sizeof(drawn[0]));
@@ -240,8 +347,9 @@ static enum status write_tokens(struct chain *chain, int32_t *tokens, int32_t *t
     uint64_t stream = TOKEN_STREAM + (uint64_t)comm_rank(chain->session->comm);
     for (size_t i = 0; i <= count; i++)
         drawn[i] = (int32_t)rng_below(PARAMETER_SEED + 1, stream, i, (uint64_t)chain->model.vocab);
-    device_write(chain->session->device, tokens, drawn, count * sizeof(drawn[0]));
-    device_write(chain->session->device, targets, drawn + 1, count * sizeof(drawn[0]));
+    size_t bytes = count * sizeof(drawn[0]);
+    device_write(chain->session->device, chain->token_inputs, drawn, bytes);
+    device_write(chain->session->device, chain->token_targets, drawn + 1, bytes);
     free(drawn);
     return STATUS_OK;
 }
@@ -252,72 +360,109 @@ static struct layer_call call_of(const struct chain *chain, size_t index,
     const struct chain_layer *layer = &chain->layers[index];
     struct layer_call call = {
         .model = &chain->model,
-        .kind = layer->kind,
+        .part = chain_part(chain, layer->kind, setting.split),
         .mode = chain_mode(layer->kind, setting),
         .shape = shape_of(chain, setting),
-        .parameters = chain->parameters + layer->first,
-        .gradients = chain->gradients + layer->first,
+        .group = setting.split.ways > 1 ? &chain->group_calls : NULL,
+        .vectors = chain->parameters + layer->first + layer->matrix_count,
+        .matrix_gradients = chain->gradients + layer->first,
+        .vector_gradients = chain->gradients + layer->first + layer->matrix_count,
+        .table_is_written = chain->model.tied_head,
         .loss_scale = 1.0F / (float)(chain->tokens * (int64_t)comm_size(chain->session->comm)),
         .gradient = chain->gradient,
     };
-    bool is_bf16 = call.mode.precision == PRECISION_BF16;
-    if (is_bf16)
-        call.parameters_bf16 = chain->parameters_bf16 + layer->first;
-    if (chain->model.tied_head) {
-        call.tied_parameters = chain->parameters;
-        call.tied_gradients = chain->gradients;
-        call.tied_parameters_bf16 = is_bf16 ? chain->parameters_bf16 : NULL;
+    bool is_16 = call.mode.precision != PRECISION_FP32;
+    if (is_16)
+        call.matrices_16 = chain->parameters_16 + layer->first;
+    else
+        call.matrices = chain->parameters + layer->first;
+    if (layer->kind == LAYER_HEAD && chain->model.tied_head) {
+        call.table = chain->parameters;
+        call.table_16 = is_16 ? chain->parameters_16 : NULL;
+        call.table_gradients = chain->gradients;
     }
     return call;
+}
+
+/* Residual streams, saved buffers, then the scratch that all share. */
+static void carve_calls(struct chain *chain, struct carver *kept, struct chain_setting setting)
+{
+    uint64_t boundary = stream_bytes(chain, setting);
+    uint64_t token_bytes = (uint64_t)chain->tokens * sizeof(int32_t);
+    chain->gradient = carve(kept, boundary);
+    chain->token_inputs = carve(kept, token_bytes);
+    chain->token_targets = carve(kept, token_bytes);
+    float *input = NULL;
+    for (size_t i = 0; i < chain->layer_count; i++) {
+        struct chain_layer *layer = &chain->layers[i];
+        layer->takes_part = takes_part(chain, i, setting);
+        if (!layer->takes_part)
+            continue;
+        layer->call = call_of(chain, i, setting);
+        layer->call.tokens = chain->token_inputs;
+        layer->call.targets = chain->token_targets;
+        layer->call.input = input;
+        layer->call.output = layer->kind == LAYER_HEAD ? NULL : carve(kept, boundary);
+        input = layer->call.output;
+        carve_slots(kept, chain, i, setting, BUFFER_SAVED, layer->call.slots);
+    }
+    for (size_t i = 0; i < chain->layer_count; i++) {
+        struct carver scratch = *kept;
+        if (chain->layers[i].takes_part)
+            carve_slots(&scratch, chain, i, setting, BUFFER_SCRATCH, chain->layers[i].call.slots);
+    }
 }
 
 enum status chain_bind(struct chain *chain, struct chain_setting setting, struct error *err)
 {
     struct micro_batch_shape shape = shape_of(chain, setting);
+    struct layer_part part = chain_part(chain, LAYER_MLP, setting.split);
     struct carver kept = {.base = chain->arena};
+    if (setting.precision != PRECISION_FP32 && setting.precision != chain->precision_16)
+        round_parameters(chain, setting.precision);
     chain->tokens = shape.sequences * shape.seq_length;
-    chain->bound_count = layers_bound(chain, setting);
-    uint64_t boundary = boundary_bytes(&chain->model, &shape);
-    uint64_t token_bytes = (uint64_t)chain->tokens * sizeof(int32_t);
-    chain->gradient = carve(&kept, boundary);
-    int32_t *tokens = carve(&kept, token_bytes);
-    int32_t *targets = carve(&kept, token_bytes);
-    float *input = NULL;
-    for (size_t i = 0; i < chain->bound_count; i++) {
-        struct layer_call *call = &chain->layers[i].call;
-        *call = call_of(chain, i, setting);
-        call->tokens = tokens;
-        call->targets = targets;
-        call->input = input;
-        call->output = call->kind == LAYER_HEAD ? NULL : carve(&kept, boundary);
-        input = call->output;
-        carve_slots(&kept, chain, i, setting, BUFFER_SAVED, call->slots);
-    }
-    for (size_t i = 0; i < chain->bound_count; i++) {
-        struct carver scratch = {.base = chain->arena, .used_bytes = kept.used_bytes};
-        carve_slots(&scratch, chain, i, setting, BUFFER_SCRATCH, chain->layers[i].call.slots);
-    }
-    return write_tokens(chain, tokens, targets, err);
+    chain->stream_tokens = part_stream_tokens(&part, &shape);
+    open_group(chain, &part);
+    carve_calls(chain, &kept, setting);
+    return write_tokens(chain, err);
 }
 
 /* ---- passes ---- */
 
+/* What compute took: the time since then less that of copies which stand for communication. */
+struct stopwatch {
+    int64_t start_ns, moved_ns;
+};
+
+static struct stopwatch stopwatch_start(const struct chain *chain)
+{
+    return (struct stopwatch){clock_ns(), chain->group.moved_ns};
+}
+
+static int64_t stopwatch_ns(const struct stopwatch *watch, const struct chain *chain)
+{
+    return clock_ns() - watch->start_ns - (chain->group.moved_ns - watch->moved_ns);
+}
+
 enum status chain_forward(struct chain *chain, int64_t *times_ns, struct error *err)
 {
-    for (size_t i = 0; i < chain->bound_count; i++) {
+    for (size_t i = 0; i < chain->layer_count; i++) {
         const struct chain_layer *layer = &chain->layers[i];
         double loss_sum = 0;
-        int64_t start_ns = clock_ns();
+        times_ns[i] = 0;
+        if (!layer->takes_part)
+            continue;
+        struct stopwatch watch = stopwatch_start(chain);
         TRY(layer_forward(chain->session->device, &layer->call,
                           layer->kind == LAYER_HEAD ? &loss_sum : NULL, err));
-        times_ns[i] = clock_ns() - start_ns;
+        times_ns[i] = stopwatch_ns(&watch, chain);
     }
     return STATUS_OK;
 }
 
 static void seed_gradient(struct chain *chain)
 {
-    size_t count = (size_t)(chain->tokens * chain->model.hidden);
+    size_t count = (size_t)(chain->stream_tokens * chain->model.hidden);
     for (size_t at = 0; at < count; at += SEED_PATTERN_COUNT) {
         size_t piece = count - at < SEED_PATTERN_COUNT ? count - at : SEED_PATTERN_COUNT;
         device_write(chain->session->device, chain->gradient + at, chain->seed_pattern,
@@ -328,14 +473,17 @@ static void seed_gradient(struct chain *chain)
 enum status chain_backward(struct chain *chain, bool accumulate, const struct chain_hook *hook,
                            int64_t *times_ns, struct error *err)
 {
-    if (chain->bound_count < chain->layer_count)
+    if (!chain->layers[chain->layer_count - 1].takes_part)
         seed_gradient(chain);
-    for (size_t i = chain->bound_count; i-- > 0;) {
+    for (size_t i = chain->layer_count; i-- > 0;) {
         struct layer_call *call = &chain->layers[i].call;
-        call->accumulate = accumulate;
-        int64_t start_ns = clock_ns();
+        times_ns[i] = 0;
+        if (!chain->layers[i].takes_part)
+            continue;
+        call->accumulate_matrices = call->accumulate_vectors = accumulate;
+        struct stopwatch watch = stopwatch_start(chain);
         TRY(layer_backward(chain->session->device, call, err));
-        times_ns[i] = clock_ns() - start_ns;
+        times_ns[i] = stopwatch_ns(&watch, chain);
         if (hook)
             TRY(hook->layer_done(hook->user, i, err));
     }
@@ -347,10 +495,18 @@ enum status chain_backward(struct chain *chain, bool accumulate, const struct ch
 struct span {
     uint64_t first, count;
     bool decays;
+    enum precision precision; /* of its copy; fp32: it has none */
 };
 
-static void update_span(struct chain *chain, const struct span *span, bool with_bf16, int64_t time)
+/* Matrices decay and have a copy of 16 bit in such layers; what stands behind them decays as a
+ * whole or not at all. */
+struct updated_part {
+    struct span matrices, vectors;
+};
+
+static void update_span(struct chain *chain, const struct span *span, int64_t time)
 {
+    bool with_16 = span->precision != PRECISION_FP32;
     if (span->count == 0)
         return;
     struct adamw_call call = {
@@ -358,7 +514,8 @@ static void update_span(struct chain *chain, const struct span *span, bool with_
         .gradients = chain->gradients + span->first,
         .first_moment = chain->first_moment + span->first,
         .second_moment = chain->second_moment + span->first,
-        .parameters_bf16 = with_bf16 ? chain->parameters_bf16 + span->first : NULL,
+        .parameters_16 = with_16 ? chain->parameters_16 + span->first : NULL,
+        .precision_16 = span->precision,
         .count = span->count,
         .learning_rate = 1e-6, /* the weights are to stay as good as new */
         .beta1 = 0.9,
@@ -371,34 +528,52 @@ static void update_span(struct chain *chain, const struct span *span, bool with_
     ops_adamw(chain->session->device, &call);
 }
 
-/* Neighbouring tensors that decay alike are updated as one span. */
-static void update_layer(struct chain *chain, size_t index, bool with_bf16, int64_t time)
+/* Of the layer at this index; behind the last, of a tied head that owns a table. False: there is
+ * none, or so many ways do not admit it. */
+static bool part_to_update(const struct chain *chain, size_t index,
+                           const struct chain_update *update, struct updated_part *out)
 {
+    bool owns_table = index == chain->layer_count;
+    const struct chain_layer *layer = &chain->layers[owns_table ? index - 1 : index];
+    const struct chain_layer *table = owns_table ? &chain->layers[0] : layer;
+    struct chain_split split = {.ways = update->ways};
     struct tensor_spec tensors[LAYER_TENSORS_MAX];
-    size_t count = layer_tensors(&chain->model, chain->layers[index].kind, tensors);
-    struct span span = {.first = chain->layers[index].first, .decays = tensors[0].decays};
-    for (size_t i = 0; i < count; i++) {
-        if (tensors[i].decays != span.decays) {
-            update_span(chain, &span, with_bf16, time);
-            span = (struct span){.first = span.first + span.count, .decays = tensors[i].decays};
-        }
-        span.count += tensor_count(&tensors[i]);
-    }
-    update_span(chain, &span, with_bf16, time);
+    if ((owns_table && !chain->model.tied_head) || !chain_admits(chain, layer->kind, split))
+        return false;
+    struct layer_part part = chain_part(chain, layer->kind, split);
+    part.owns_table = owns_table;
+    struct part_counts counts = layer_part_counts(&chain->model, &part);
+    bool decays = tensors[layer_tensors(&chain->model, layer->kind, tensors) - 1].decays;
+    *out = (struct updated_part){
+        .matrices = {table->first, counts.matrices, true, update->precision},
+        .vectors = {layer->first + layer->matrix_count, counts.vectors, decays, PRECISION_FP32},
+    };
+    return true;
 }
 
-void chain_optimize(struct chain *chain, bool with_bf16, int64_t time, int64_t *times_ns)
+void chain_optimize(struct chain *chain, const struct chain_update *update, int64_t *times_ns)
 {
-    for (size_t i = 0; i < chain->layer_count; i++) {
-        const struct chain_layer *layer = &chain->layers[i];
+    struct device *device = chain->session->device;
+    struct updated_part part;
+    if (update->precision != PRECISION_FP32 && update->precision != chain->precision_16)
+        round_parameters(chain, update->precision);
+    for (size_t i = 0; i <= chain->layer_count; i++) {
+        times_ns[i] = 0;
+        if (!part_to_update(chain, i, update, &part))
+            continue;
+        const float *gradients = chain->gradients;
         int64_t start_ns = clock_ns();
-        (void)ops_sum_squares(chain->session->device, chain->gradients + layer->first,
-                              layer->count);
+        if (i < chain->layer_count) /* a tied table counts once */
+            (void)ops_sum_squares(device, gradients + part.matrices.first, part.matrices.count);
+        (void)ops_sum_squares(device, gradients + part.vectors.first, part.vectors.count);
         times_ns[i] = clock_ns() - start_ns;
     }
-    for (size_t i = 0; i < chain->layer_count; i++) {
+    for (size_t i = 0; i <= chain->layer_count; i++) {
+        if (!part_to_update(chain, i, update, &part))
+            continue;
         int64_t start_ns = clock_ns();
-        update_layer(chain, i, with_bf16, time);
+        update_span(chain, &part.matrices, update->time);
+        update_span(chain, &part.vectors, update->time);
         times_ns[i] += clock_ns() - start_ns;
     }
 }

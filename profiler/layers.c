@@ -13,7 +13,7 @@ enum { PASSES_MAXIMUM = 400, OVERWRITE_EVERY = 4, WHAT_BYTES = 96 };
 
 enum direction { FORWARD, BACKWARD, DIRECTION_COUNT };
 
-/* One micro-batch size. */
+/* One micro-batch size of one split. */
 struct size_samples {
     /* By the mode that the kind ran in. */
     struct samples of[PRECISION_COUNT][RECOMPUTE_COUNT][LAYER_KIND_COUNT][DIRECTION_COUNT];
@@ -21,15 +21,18 @@ struct size_samples {
     struct energy_tally tallies[PRECISION_COUNT][DIRECTION_COUNT];
 };
 
+/* What the optimizer is timed by: the kinds, and a tied head that owns a table. */
+enum { OPTIMIZER_OWN_HEAD = LAYER_KIND_COUNT, OPTIMIZER_COUNT };
+
 struct layers {
     struct session *session;
     struct chain *chain;
     struct sweep *sweep;
     double until_s;
-    int64_t *times_ns[DIRECTION_COUNT]; /* [layer_count] of the latest pass */
-    struct size_samples sizes[PROFILE_MICRO_BATCHES_MAX];
-    struct size_samples *current; /* the size under way */
-    struct samples optimizer[LAYER_KIND_COUNT];
+    int64_t *times_ns[DIRECTION_COUNT]; /* [layer_count + 1] of the latest pass */
+    struct size_samples *sizes;         /* [PROFILE_MICRO_BATCHES_MAX][split_count] */
+    struct size_samples *current;       /* the size and split under way */
+    struct samples optimizer[OPTIMIZER_COUNT];
     int64_t optimizer_time;
 };
 
@@ -46,9 +49,11 @@ void layers_close(struct layers *layers)
 {
     if (!layers)
         return;
-    for (size_t i = 0; i < PROFILE_MICRO_BATCHES_MAX; i++)
+    size_t count = PROFILE_MICRO_BATCHES_MAX * layers->sweep->split_count;
+    for (size_t i = 0; layers->sizes && i < count; i++)
         free_size(&layers->sizes[i]);
-    for (size_t i = 0; i < LAYER_KIND_COUNT; i++)
+    free(layers->sizes);
+    for (size_t i = 0; i < OPTIMIZER_COUNT; i++)
         samples_free(&layers->optimizer[i]);
     for (size_t i = 0; i < DIRECTION_COUNT; i++)
         free(layers->times_ns[i]);
@@ -65,15 +70,23 @@ enum status layers_open(struct layers **out, struct chain *chain, struct sweep *
     layers->chain = chain;
     layers->sweep = sweep;
     layers->until_s = until_s;
+    size_t size_count = PROFILE_MICRO_BATCHES_MAX * sweep->split_count;
+    bool has_all = (layers->sizes = calloc(size_count, sizeof(layers->sizes[0]))) != NULL;
     for (size_t i = 0; i < DIRECTION_COUNT; i++) {
-        layers->times_ns[i] = calloc(chain->layer_count, sizeof(int64_t));
-        if (!layers->times_ns[i]) {
-            layers_close(layers);
-            return error_memory(err, chain->layer_count * sizeof(int64_t), "layer timings");
-        }
+        layers->times_ns[i] = calloc(chain->layer_count + 1, sizeof(int64_t));
+        has_all = has_all && layers->times_ns[i];
+    }
+    if (!has_all) {
+        layers_close(layers);
+        return error_memory(err, size_count * sizeof(struct size_samples), "layer timings");
     }
     *out = layers;
     return STATUS_OK;
+}
+
+static struct size_samples *samples_at(const struct layers *layers, size_t size_index, size_t split)
+{
+    return &layers->sizes[size_index * layers->sweep->split_count + split];
 }
 
 /* ---- one setting ---- */
@@ -101,8 +114,8 @@ static enum status run_pass(struct layers *layers, struct chain_setting setting,
 static enum status keep_times(struct layers *layers, struct chain_setting setting,
                               struct error *err)
 {
-    for (size_t i = 0; i < layers->chain->bound_count; i++) {
-        for (unsigned d = 0; d < DIRECTION_COUNT; d++) {
+    for (size_t i = 0; i < layers->chain->layer_count; i++) {
+        for (unsigned d = 0; d < DIRECTION_COUNT && layers->chain->layers[i].takes_part; d++) {
             struct samples *samples =
                 samples_of(layers, layers->chain->layers[i].kind, setting, (enum direction)d);
             TRY(samples_add(samples, (double)layers->times_ns[d][i] * 1e-9, err));
@@ -114,7 +127,7 @@ static enum status keep_times(struct layers *layers, struct chain_setting settin
 static double pass_seconds(const struct layers *layers)
 {
     int64_t total_ns = 0;
-    for (size_t i = 0; i < layers->chain->bound_count; i++)
+    for (size_t i = 0; i < layers->chain->layer_count; i++)
         total_ns += layers->times_ns[FORWARD][i] + layers->times_ns[BACKWARD][i];
     return (double)total_ns * 1e-9;
 }
@@ -123,8 +136,8 @@ static bool is_settled(struct layers *layers, struct chain_setting setting)
 {
     double matters_s = SHARE_THAT_MATTERS * pass_seconds(layers);
     double wanted = layers->session->request->relative_error;
-    for (size_t i = 0; i < layers->chain->bound_count; i++) {
-        for (unsigned d = 0; d < DIRECTION_COUNT; d++) {
+    for (size_t i = 0; i < layers->chain->layer_count; i++) {
+        for (unsigned d = 0; d < DIRECTION_COUNT && layers->chain->layers[i].takes_part; d++) {
             struct samples *samples =
                 samples_of(layers, layers->chain->layers[i].kind, setting, (enum direction)d);
             if (samples_summary(samples).mean > matters_s && !samples_settled(samples, wanted))
@@ -134,17 +147,24 @@ static bool is_settled(struct layers *layers, struct chain_setting setting)
     return true;
 }
 
+/* Every block is a sample; the embedding's and the head's of a few passes are pooled over ranks. */
 static bool has_enough_samples(struct layers *layers, struct chain_setting setting)
 {
-    return samples_of(layers, LAYER_ATTENTION, setting, FORWARD)->count >= SAMPLES_MINIMUM;
+    for (unsigned kind = LAYER_ATTENTION; kind <= LAYER_MLP; kind++) {
+        bool takes_part = chain_admits(layers->chain, (enum layer_kind)kind, setting.split);
+        struct samples *samples = samples_of(layers, (enum layer_kind)kind, setting, FORWARD);
+        if (takes_part && samples->count < SAMPLES_MINIMUM)
+            return false;
+    }
+    return true;
 }
 
 static void announce(struct layers *layers, struct chain_setting setting)
 {
-    char what[WHAT_BYTES];
-    (void)snprintf(what, sizeof(what), "layers, %s, recompute %s, micro-batch %lld",
-                   precision_name(setting.precision), recompute_name(setting.recompute),
-                   (long long)setting.micro_batch);
+    char what[WHAT_BYTES], split[CHAIN_SPLIT_BYTES];
+    (void)snprintf(what, sizeof(what), "layers%s, %s, recompute %s, micro-batch %lld",
+                   chain_split_text(setting.split, split), precision_name(setting.precision),
+                   recompute_name(setting.recompute), (long long)setting.micro_batch);
     session_progress(layers->session, what);
 }
 
@@ -196,9 +216,9 @@ enum status layers_measure_size(struct layers *layers, size_t size_index, bool *
     TRY(session_agree(session, measured, err));
     if (!*measured)
         return STATUS_OK;
-    layers->current = &layers->sizes[size_index];
     TRY(reserve_for(layers, size, err));
     for (size_t i = 0; i < size->setting_count; i++) {
+        layers->current = samples_at(layers, size_index, size->settings[i].split);
         left_s = layers->until_s - session_elapsed_s(session);
         double allowed_s = left_s * sweep_share(layers->sweep, size_index, i);
         TRY(measure_setting(layers, &size->settings[i], allowed_s, err));
@@ -211,10 +231,10 @@ enum status layers_revisit(struct layers *layers, struct error *err)
     struct session *session = layers->session;
     for (size_t s = 0; s < layers->sweep->size_count; s++) {
         struct sweep_size *size = &layers->sweep->sizes[s];
-        layers->current = &layers->sizes[s];
         TRY(reserve_for(layers, size, err));
         for (size_t i = 0; i < size->setting_count; i++) {
             struct sweep_setting *planned = &size->settings[i];
+            layers->current = samples_at(layers, s, planned->split);
             double left_s = layers->until_s - session_elapsed_s(session);
             double needed_s =
                 SWEEP_PASSES_MINIMUM * layers->sweep->calibration * planned->estimate_s;
@@ -230,18 +250,18 @@ enum status layers_revisit(struct layers *layers, struct error *err)
 
 /* ---- rows ---- */
 
-static struct measurement row_of(const struct layers *layers, enum layer_kind kind,
+static struct measurement row_of(const struct layers *layers, const struct layer_part *part,
                                  enum metric metric)
 {
     struct measurement row = {.metric = metric};
     char key[LAYER_KEY_BYTES];
     (void)snprintf(row.subject, sizeof(row.subject), "%s",
-                   layer_key(layers->session->request->model, kind, key));
+                   layer_part_key(layers->session->request->model, part, key));
     return row;
 }
 
-static enum status emit_bytes(struct layers *layers, struct measurement row, enum layer_kind kind,
-                              struct error *err)
+static enum status emit_bytes(struct layers *layers, struct measurement row,
+                              const struct layer_part *part, struct error *err)
 {
     const struct model *model = layers->session->request->model;
     struct layer_precision_mode mode = {row.precision, row.recompute};
@@ -250,10 +270,10 @@ static enum status emit_bytes(struct layers *layers, struct measurement row, enu
     row.provenance = PROVENANCE_MODELLED;
     row.metric = METRIC_SAVED_BYTES;
     TRY(session_emit_value(layers->session, row,
-                           (double)layer_saved_bytes(model, kind, mode, &shape), err));
+                           (double)part_saved_bytes(model, part, mode, &shape), err));
     row.metric = METRIC_SCRATCH_BYTES;
     return session_emit_value(layers->session, row,
-                              (double)layer_scratch_bytes(model, kind, mode, &shape), err);
+                              (double)part_scratch_bytes(model, part, mode, &shape), err);
 }
 
 /* The embedding is fp32 in settings of any precision: the first that was measured stands for it. */
@@ -267,18 +287,19 @@ static const struct energy_tally *tally_of(const struct layers *layers, enum pre
     return &layers->current->tallies[precision][direction];
 }
 
-static enum status emit_mode(struct layers *layers, enum layer_kind kind,
+static enum status emit_mode(struct layers *layers, const struct layer_part *part,
                              struct layer_precision_mode mode, int64_t micro_batch,
                              struct error *err)
 {
     static const enum metric seconds_metrics[] = {METRIC_FORWARD_S, METRIC_BACKWARD_S};
     static const enum metric joules_metrics[] = {METRIC_FORWARD_J, METRIC_BACKWARD_J};
-    struct measurement row = row_of(layers, kind, METRIC_FORWARD_S);
+    struct measurement row = row_of(layers, part, METRIC_FORWARD_S);
     row.precision = mode.precision;
     row.recompute = mode.recompute;
     row.micro_batch = micro_batch;
     for (unsigned d = 0; d < DIRECTION_COUNT; d++) {
-        struct samples *samples = &layers->current->of[mode.precision][mode.recompute][kind][d];
+        struct samples *samples =
+            &layers->current->of[mode.precision][mode.recompute][part->kind][d];
         struct summary seconds;
         row.metric = seconds_metrics[d];
         TRY(session_emit_samples(layers->session, row, samples, &seconds, err));
@@ -286,17 +307,36 @@ static enum status emit_mode(struct layers *layers, enum layer_kind kind,
         TRY(power_emit(layers->session, row, &seconds,
                        tally_of(layers, mode.precision, (enum direction)d), err));
     }
-    return emit_bytes(layers, row, kind, err);
+    return emit_bytes(layers, row, part, err);
 }
 
-static enum status emit_size(struct layers *layers, int64_t micro_batch, struct error *err)
+/* Pipeline stages, and with them heads that own their table, take several ranks. */
+static bool has_own_head(const struct layers *layers)
+{
+    return layers->chain->model.tied_head && comm_size(layers->session->comm) > 1;
+}
+
+/* A tied head that owns a table does the same work on the same sizes, but in another table: one
+ * timing is both's. */
+static enum status emit_part(struct layers *layers, struct layer_part part,
+                             struct layer_precision_mode mode, int64_t micro_batch,
+                             struct error *err)
+{
+    TRY(emit_mode(layers, &part, mode, micro_batch, err));
+    part.owns_table = part.kind == LAYER_HEAD && has_own_head(layers);
+    return part.owns_table ? emit_mode(layers, &part, mode, micro_batch, err) : STATUS_OK;
+}
+
+static enum status emit_size(struct layers *layers, struct chain_split split, int64_t micro_batch,
+                             struct error *err)
 {
     for (unsigned kind = 0; kind < LAYER_KIND_COUNT; kind++) {
+        struct layer_part part = chain_part(layers->chain, (enum layer_kind)kind, split);
         for (unsigned p = 0; p < PRECISION_COUNT; p++) {
             for (unsigned r = 0; r < RECOMPUTE_COUNT; r++) {
                 struct layer_precision_mode mode = {(enum precision)p, (enum recompute)r};
                 if (layers->current->of[p][r][kind][FORWARD].count > 0)
-                    TRY(emit_mode(layers, (enum layer_kind)kind, mode, micro_batch, err));
+                    TRY(emit_part(layers, part, mode, micro_batch, err));
             }
         }
     }
@@ -305,79 +345,126 @@ static enum status emit_size(struct layers *layers, int64_t micro_batch, struct 
 
 enum status layers_emit(struct layers *layers, struct error *err)
 {
-    for (size_t i = 0; i < layers->sweep->size_count; i++) {
-        layers->current = &layers->sizes[i];
-        TRY(emit_size(layers, layers->sweep->sizes[i].micro_batch, err));
+    const struct sweep *sweep = layers->sweep;
+    for (size_t i = 0; i < sweep->size_count; i++) {
+        for (size_t split = 0; split < sweep->split_count; split++) {
+            layers->current = samples_at(layers, i, split);
+            TRY(emit_size(layers, sweep->splits[split], sweep->sizes[i].micro_batch, err));
+        }
     }
     return STATUS_OK;
 }
 
 /* ---- optimizer ---- */
 
-static enum status optimize_once(struct layers *layers, bool with_bf16, bool keep,
+static enum status optimize_once(struct layers *layers, struct chain_update update, bool keep,
                                  struct energy_tally *tally, struct error *err)
 {
     struct chain *chain = layers->chain;
+    int64_t *times_ns = layers->times_ns[FORWARD];
     struct energy_reading reading;
     TRY(comm_barrier(layers->session->comm, err));
     TRY(power_read(layers->session, &reading, err));
-    chain_optimize(chain, with_bf16, ++layers->optimizer_time, layers->times_ns[FORWARD]);
+    update.time = ++layers->optimizer_time;
+    chain_optimize(chain, &update, times_ns);
     TRY(power_add(layers->session, &reading, tally, err));
-    for (size_t i = 0; keep && i < chain->layer_count; i++)
-        TRY(samples_add(&layers->optimizer[chain->layers[i].kind],
-                        (double)layers->times_ns[FORWARD][i] * 1e-9, err));
+    for (size_t i = 0; keep && i <= chain->layer_count; i++) {
+        size_t row = i < chain->layer_count ? chain->layers[i].kind : OPTIMIZER_OWN_HEAD;
+        if (times_ns[i] > 0)
+            TRY(samples_add(&layers->optimizer[row], (double)times_ns[i] * 1e-9, err));
+    }
     return STATUS_OK;
 }
 
 static bool is_optimizer_settled(struct layers *layers)
 {
-    for (unsigned kind = 0; kind < LAYER_KIND_COUNT; kind++) {
-        bool matters = layer_parameter_count(&layers->chain->model, (enum layer_kind)kind) *
+    for (unsigned row = 0; row < OPTIMIZER_COUNT; row++) {
+        enum layer_kind kind = row == OPTIMIZER_OWN_HEAD ? LAYER_EMBEDDING : (enum layer_kind)row;
+        bool matters = layer_parameter_count(&layers->chain->model, kind) *
                            (uint64_t)layers->chain->layer_count >
                        (uint64_t)(SHARE_THAT_MATTERS * (double)layers->chain->flat_count);
-        struct samples *samples = &layers->optimizer[kind];
-        if (samples->count < SAMPLES_MINIMUM)
-            return false;
-        if (matters && !samples_settled(samples, layers->session->request->relative_error))
+        struct samples *samples = &layers->optimizer[row];
+        if (matters && samples->count > 0 &&
+            !samples_settled(samples, layers->session->request->relative_error))
             return false;
     }
     return true;
 }
 
-static enum status measure_optimizer(struct layers *layers, enum precision precision,
+/* It is the same without and with sequence parallelism. */
+static enum status emit_optimizer(struct layers *layers, struct chain_update update, unsigned row,
+                                  const struct energy_tally *tally, struct error *err)
+{
+    bool owns_table = row == OPTIMIZER_OWN_HEAD;
+    enum layer_kind kind = owns_table ? LAYER_HEAD : (enum layer_kind)row;
+    if (layers->optimizer[row].count == 0 || (owns_table && !has_own_head(layers)))
+        return STATUS_OK;
+    for (int sequence_parallel = 0; sequence_parallel <= (update.ways > 1); sequence_parallel++) {
+        struct chain_split split = {update.ways, sequence_parallel != 0};
+        struct layer_part part = chain_part(layers->chain, kind, split);
+        part.owns_table = owns_table;
+        struct measurement measured = row_of(layers, &part, METRIC_OPTIMIZER_S);
+        struct summary summary;
+        measured.precision = update.precision;
+        TRY(session_emit_samples(layers->session, measured, &layers->optimizer[row], &summary,
+                                 err));
+        measured.metric = METRIC_OPTIMIZER_J;
+        TRY(power_emit(layers->session, measured, &summary, tally, err));
+    }
+    return STATUS_OK;
+}
+
+static enum status measure_optimizer(struct layers *layers, struct chain_update update,
                                      double seconds, struct error *err)
 {
     struct session *session = layers->session;
     struct energy_tally tally = {0};
-    bool with_bf16 = precision == PRECISION_BF16;
     double until_s = session_elapsed_s(session) + seconds;
-    session_progress(session, with_bf16 ? "optimizer, bf16" : "optimizer, fp32");
-    TRY(optimize_once(layers, with_bf16, false, &tally, err));
+    char what[WHAT_BYTES], split[CHAIN_SPLIT_BYTES];
+    (void)snprintf(what, sizeof(what), "optimizer%s, %s",
+                   chain_split_text((struct chain_split){.ways = update.ways}, split),
+                   precision_name(update.precision));
+    session_progress(session, what);
+    TRY(optimize_once(layers, update, false, &tally, err));
     for (bool more = true; more;) {
-        TRY(optimize_once(layers, with_bf16, true, &tally, err));
+        TRY(optimize_once(layers, update, true, &tally, err));
         size_t passes = layers->optimizer[LAYER_EMBEDDING].count;
         bool is_over = session_elapsed_s(session) > until_s || passes > PASSES_MAXIMUM;
         more = passes < SAMPLES_MINIMUM || (!is_over && !is_optimizer_settled(layers));
         TRY(session_agree(session, &more, err));
     }
-    for (unsigned kind = 0; kind < LAYER_KIND_COUNT; kind++) {
-        struct measurement row = row_of(layers, (enum layer_kind)kind, METRIC_OPTIMIZER_S);
-        struct summary summary;
-        row.precision = precision;
-        TRY(session_emit_samples(session, row, &layers->optimizer[kind], &summary, err));
-        row.metric = METRIC_OPTIMIZER_J;
-        TRY(power_emit(session, row, &summary, &tally, err));
-        samples_clear(&layers->optimizer[kind]);
+    for (unsigned row = 0; row < OPTIMIZER_COUNT; row++) {
+        TRY(emit_optimizer(layers, update, row, &tally, err));
+        samples_clear(&layers->optimizer[row]);
     }
     return STATUS_OK;
 }
 
+static bool updates_in(const struct layers *layers, unsigned precision)
+{
+    return precision == PRECISION_FP32 || layers->session->precisions[precision];
+}
+
+size_t layers_optimizer_pieces(const struct layers *layers)
+{
+    size_t pieces = 0;
+    for (size_t s = 0; s < layers->sweep->split_count; s++)
+        for (unsigned p = 0; p < PRECISION_COUNT && !layers->sweep->splits[s].sequence_parallel;
+             p++)
+            pieces += updates_in(layers, p);
+    return pieces;
+}
+
 enum status layers_measure_optimizer(struct layers *layers, double seconds, struct error *err)
 {
-    bool has_bf16 = layers->chain->parameters_bf16 != NULL;
-    double each_s = has_bf16 ? seconds / 2 : seconds;
-    TRY(measure_optimizer(layers, PRECISION_FP32, each_s, err));
-    if (has_bf16)
-        TRY(measure_optimizer(layers, PRECISION_BF16, each_s, err));
+    double each_s = seconds / (double)layers_optimizer_pieces(layers);
+    for (size_t s = 0; s < layers->sweep->split_count; s++) {
+        for (unsigned p = 0; p < PRECISION_COUNT; p++) {
+            struct chain_update update = {.ways = layers->sweep->splits[s].ways,
+                                          .precision = (enum precision)p};
+            if (updates_in(layers, p) && !layers->sweep->splits[s].sequence_parallel)
+                TRY(measure_optimizer(layers, update, each_s, err));
+        }
+    }
     return STATUS_OK;
 }

@@ -22,10 +22,13 @@ enum status layers_measure_size(struct layers *layers, size_t size_index, bool *
 /* Measure once more, at another moment, what was measured in one short burst. Collective. */
 enum status layers_revisit(struct layers *layers, struct error *err);
 /* Emit METRIC_FORWARD_S, BACKWARD_S, FORWARD_J, BACKWARD_J, SAVED_BYTES and SCRATCH_BYTES
- * (modelled: from the table that lays them out) of all that was measured. Collective. */
+ * (modelled: from the table that lays them out) of all that was measured. A tied head that owns a
+ * table has the rows of the head that does not: it does the same work in another table. Collective.
+ */
 enum status layers_emit(struct layers *layers, struct error *err);
-/* METRIC_OPTIMIZER_S and OPTIMIZER_J of every kind, for each precision measured: with the bf16 copy
- * for bf16. Gradients must have been computed. Collective. */
+/* METRIC_OPTIMIZER_S and OPTIMIZER_J of every kind and number of ways, in fp32 and with a copy in
+ * each precision of 16 bit that is measured. Gradients must have been computed. Collective. */
 enum status layers_measure_optimizer(struct layers *layers, double seconds, struct error *err);
+size_t layers_optimizer_pieces(const struct layers *layers); /* calls of session_progress */
 
 #endif

@@ -29,6 +29,7 @@ static enum status run_layers(struct chain *chain, enum precision precision, int
         .precision = precision,
         .recompute = RECOMPUTE_NONE,
         .micro_batch = usual > 1 ? usual : 1,
+        .split = {.ways = 1},
         .with_head = true,
     };
     uint64_t bytes = chain_activation_bytes(chain, setting);
@@ -43,7 +44,8 @@ static enum status run_layers(struct chain *chain, enum precision precision, int
 static enum status run_step(struct chain *chain, enum precision precision, struct error *err)
 {
     struct comm_request **requests = calloc(chain->layer_count, sizeof(requests[0]));
-    int64_t *times_ns = calloc(chain->layer_count, sizeof(times_ns[0]));
+    int64_t *times_ns = calloc(chain->layer_count + 1, sizeof(times_ns[0]));
+    struct chain_update update = {.ways = 1, .precision = precision, .time = 1};
     enum status status;
     if (!requests || !times_ns)
         status = error_memory(err, chain->layer_count * sizeof(times_ns[0]), "a step's times");
@@ -52,7 +54,7 @@ static enum status run_step(struct chain *chain, enum precision precision, struc
     for (int round = 0; round < REDUCTION_ROUNDS && status == STATUS_OK; round++)
         status = reduce_gradients(chain, requests, err);
     if (status == STATUS_OK)
-        chain_optimize(chain, precision == PRECISION_BF16, 1, times_ns);
+        chain_optimize(chain, &update, times_ns);
     free(times_ns);
     free(requests);
     return status;

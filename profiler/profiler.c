@@ -12,6 +12,7 @@
 #define LAYERS_SHARE_ALONE   0.9 /* a single rank has no links */
 #define OPTIMIZER_SHARE      0.08
 #define STEP_SHARE           0.4
+#define LINKS_LEAST_SHARE    0.1  /* of the whole budget, should what came before have overrun */
 #define RATE_SHARE           0.01 /* of the whole budget, for each rate */
 #define RATE_SECONDS_MINIMUM 0.02
 #define RATE_SECONDS_MAXIMUM 0.25
@@ -60,15 +61,15 @@ static enum status measure_copy(struct session *session, struct error *err)
 }
 
 /* What this device computes of the precisions asked for; the same for all ranks. */
-static enum status choose_precisions(struct session *session, bool wanted[PRECISION_COUNT],
-                                     struct error *err)
+static enum status choose_precisions(struct session *session, struct error *err)
 {
     bool any = false;
     for (unsigned p = 0; p < PRECISION_COUNT; p++) {
-        wanted[p] =
+        bool *measured = &session->precisions[p];
+        *measured =
             session->request->precisions[p] && device_supports(session->device, (enum precision)p);
-        TRY(session_agree(session, &wanted[p], err));
-        any |= wanted[p];
+        TRY(session_agree(session, measured, err));
+        any |= *measured;
     }
     if (any)
         return STATUS_OK;
@@ -80,12 +81,12 @@ static enum status choose_precisions(struct session *session, bool wanted[PRECIS
 /* Rates and process memory, one precision after the other: see process_measure. Large matrix
  * products grow the libraries' buffers beyond what layers need, so they come second. matmul_flops
  * receives this rank's rates, 0 for a precision that is not measured. */
-static enum status measure_precisions(struct chain *chain, const bool wanted[PRECISION_COUNT],
-                                      double matmul_flops[PRECISION_COUNT], struct error *err)
+static enum status measure_precisions(struct chain *chain, double matmul_flops[PRECISION_COUNT],
+                                      struct error *err)
 {
     for (unsigned p = 0; p < PRECISION_COUNT; p++) {
         matmul_flops[p] = 0;
-        if (!wanted[p])
+        if (!chain->session->precisions[p])
             continue;
         TRY(process_measure(chain, (enum precision)p, err));
         TRY(measure_matmul(chain->session, (enum precision)p, &matmul_flops[p], err));
@@ -134,8 +135,8 @@ static enum status measure_layers(struct chain *chain, const double matmul_flops
     uint64_t size_count = sweep.size_count;
     TRY(comm_broadcast(session->comm, &size_count, sizeof(size_count), 0, err));
     sweep.size_count = (size_t)size_count;
-    session->total += 2 * sweep_pieces(&sweep) + PRECISION_COUNT + STEP_PIECES;
     TRY(layers_open(&layers, chain, &sweep, session_elapsed_s(session) + seconds, err));
+    session->total += 2 * sweep_pieces(&sweep) + layers_optimizer_pieces(layers) + STEP_PIECES;
     enum status status = measure_sizes(layers, session, &sweep, err);
     layers_close(layers);
     if (status == STATUS_OK)
@@ -145,13 +146,13 @@ static enum status measure_layers(struct chain *chain, const double matmul_flops
 
 /* ---- all ---- */
 
-static enum status measure_chain(struct session *session, const bool wanted[PRECISION_COUNT],
-                                 struct error *err)
+static enum status measure_chain(struct session *session, struct error *err)
 {
     struct chain chain;
     double matmul_flops[PRECISION_COUNT];
-    TRY(chain_open(&chain, session, wanted[PRECISION_BF16], session->memory_limit_bytes / 2, err));
-    enum status status = measure_precisions(&chain, wanted, matmul_flops, err);
+    bool with_16 = session->precisions[PRECISION_BF16] || session->precisions[PRECISION_FP16];
+    TRY(chain_open(&chain, session, with_16, session->memory_limit_bytes / 2, err));
+    enum status status = measure_precisions(&chain, matmul_flops, err);
     if (status == STATUS_OK)
         status = measure_layers(&chain, matmul_flops, err);
     chain_close(&chain);
@@ -173,13 +174,16 @@ static void warn_if_disturbed(const struct session *session)
 
 static enum status measure_all(struct session *session, struct error *err)
 {
-    bool wanted[PRECISION_COUNT];
     session->total = MACHINE_PIECES + links_pieces(session);
-    TRY(choose_precisions(session, wanted, err));
+    TRY(choose_precisions(session, err));
     TRY(measure_copy(session, err));
+    struct measurement host_ranks = {
+        .subject = "machine", .metric = METRIC_HOST_RANKS, .provenance = PROVENANCE_MEASURED};
+    TRY(session_emit_value(session, host_ranks, comm_local_size(session->comm), err));
     TRY(power_measure_host(session, rate_seconds(session), err));
-    TRY(measure_chain(session, wanted, err));
-    TRY(links_measure(session, left_s(session), err));
+    TRY(measure_chain(session, err));
+    double least_s = LINKS_LEAST_SHARE * session->request->budget_s;
+    TRY(links_measure(session, fmax(least_s, left_s(session)), err));
     if (session_leads(session)) {
         warn_if_disturbed(session);
         report_progress(&session->request->reporter, "done", session->total, session->total);

@@ -37,12 +37,15 @@ struct measurement_sink {
  *
  *   subject "machine": METRIC_MATMUL_FLOPS and METRIC_PROCESS_BYTES by precision (process memory of
  *     bf16 includes that of fp32), COPY_BYTES_S, STEP_OVERHEAD_S, OVERLAP (several ranks),
- *     IDLE_W and ACTIVE_W
- *   each layer key, precision and recompute mode that its kind admits, micro-batch: FORWARD_S,
- *     BACKWARD_S, FORWARD_J, BACKWARD_J, SAVED_BYTES, SCRATCH_BYTES
- *   each layer key and precision: OPTIMIZER_S, OPTIMIZER_J; bf16 means "with the bf16 copy" and is
- *     there for every kind
- *   "all-reduce", "all-gather", "reduce-scatter", "point-to-point" (several ranks): LINK_S by bytes
+ *     HOST_RANKS, IDLE_W and ACTIVE_W
+ *   each part of a layer (layer_part_key) whose ways divide the ranks and that layer_part_check
+ *     admits, precision and recompute mode that its kind admits, micro-batch of the group that
+ *     shares it: FORWARD_S, BACKWARD_S (compute alone), FORWARD_J, BACKWARD_J, SAVED_BYTES,
+ *     SCRATCH_BYTES; parts of several ways at fewer sizes, see profiler/sweep.h
+ *   each part and precision: OPTIMIZER_S, OPTIMIZER_J; bf16 and fp16 mean "with such a copy" and
+ *     are there for every kind
+ *   a tied head with a table of its own (several ranks): the same, see profiler/layers.h
+ *   links (several ranks): LINK_S by bytes, subjects as profiler/links.h lists them
  *
  * Times are means over all ranks after the rule of profiler/samples.h; power and joules that are
  * neither counted nor modelled give a row with provenance absent and n = 0. Sizes that do not fit

@@ -13,6 +13,7 @@ struct session {
     struct device *device;
     const struct measurement_sink *sink; /* rank 0's */
     struct energy_meter *meter;          /* rank 0's; NULL on the others */
+    bool precisions[PRECISION_COUNT];    /* measured: wanted, and computed by every rank's device */
     uint64_t memory_limit_bytes;         /* of this rank; the same on all */
     uint64_t allocated_bytes;            /* by session_allocate, not yet freed */
     double start_s;

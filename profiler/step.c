@@ -65,7 +65,7 @@ static enum status run_step(struct step *step, bool reduce, bool keep, struct er
     int64_t backward_ns = clock_ns() - middle_ns;
     TRY(comm_all_reduce_sum_f64(step->session->comm, &loss, 1, err));
     int64_t other_ns = clock_ns() - start_ns;
-    for (size_t i = 0; i < chain->bound_count; i++)
+    for (size_t i = 0; i < chain->layer_count; i++)
         other_ns -= step->forward_ns[i] + step->backward_ns[i];
     double other_s = (double)other_ns * 1e-9 / comm_size(step->session->comm);
     TRY(comm_all_reduce_sum_f64(step->session->comm, &other_s, 1, err));

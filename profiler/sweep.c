@@ -24,7 +24,8 @@ static double estimate_layer_s(const struct chain *chain, enum layer_kind kind,
         passes += 1.0;
     if (mode.recompute == RECOMPUTE_SELECTIVE)
         passes += SELECTIVE_OVER_FORWARD;
-    double flops = layer_forward_flops(&chain->model, kind, &shape);
+    struct layer_part part = chain_part(chain, kind, setting.split);
+    double flops = layer_part_forward_flops(&chain->model, &part, &shape);
     return CALL_OVERHEAD_S + (rate > 0 ? passes * flops / rate : 0);
 }
 
@@ -34,17 +35,18 @@ static double estimate_s(const struct chain *chain, struct chain_setting setting
     double seconds = 0;
     for (size_t i = 0; i < chain->layer_count; i++) {
         enum layer_kind kind = chain->layers[i].kind;
-        if (kind != LAYER_HEAD || setting.with_head)
+        if ((kind != LAYER_HEAD || setting.with_head) && chain_admits(chain, kind, setting.split))
             seconds += estimate_layer_s(chain, kind, setting, matmul_flops);
     }
     return seconds;
 }
 
+/* Parts take less than whole layers, so that one word for both is enough. */
 static void warn_too_large(const struct session *session, struct chain_setting setting,
                            uint64_t bytes)
 {
     char size[UNIT_TEXT_BYTES], limit[UNIT_TEXT_BYTES];
-    if (!session_leads(session))
+    if (!session_leads(session) || setting.split.ways > 1)
         return;
     report_warning(
         &session->request->reporter,
@@ -55,30 +57,85 @@ static void warn_too_large(const struct session *session, struct chain_setting s
         format_bytes((double)session->memory_limit_bytes, limit));
 }
 
+/* ---- sizes and splits ---- */
+
+/* The embedding and the head admit the same; without them there is no chain. */
+static void add_split(struct sweep *sweep, const struct chain *chain, struct chain_split split)
+{
+    if (sweep->split_count < SWEEP_SPLITS_MAX && chain_admits(chain, LAYER_EMBEDDING, split))
+        sweep->splits[sweep->split_count++] = split;
+}
+
+static void choose_splits(struct sweep *sweep, const struct chain *chain)
+{
+    int ranks = comm_size(chain->session->comm);
+    for (int ways = 1; ways <= ranks; ways++) {
+        if (ranks % ways != 0)
+            continue;
+        add_split(sweep, chain, (struct chain_split){.ways = ways});
+        if (ways > 1)
+            add_split(sweep, chain, (struct chain_split){.ways = ways, .sequence_parallel = true});
+    }
+}
+
+/* One micro-batch size under construction. */
+struct size_choice {
+    const struct chain *chain;
+    const double *matmul_flops;
+    bool with_parts, warns;
+};
+
+static void add_setting(struct sweep_size *size, const struct size_choice *choice,
+                        struct chain_setting setting, size_t split)
+{
+    const struct chain *chain = choice->chain;
+    uint64_t bytes = chain_activation_bytes(chain, setting);
+    if (bytes + chain_static_bytes(chain) > chain->session->memory_limit_bytes) {
+        if (choice->warns)
+            warn_too_large(chain->session, setting, bytes + chain_static_bytes(chain));
+        return;
+    }
+    size->settings[size->setting_count++] = (struct sweep_setting){
+        .setting = setting,
+        .split = split,
+        .estimate_s = estimate_s(chain, setting, choice->matmul_flops),
+        .activation_bytes = bytes,
+    };
+}
+
+static bool has_split(const struct size_choice *choice, int64_t micro_batch,
+                      struct chain_split split)
+{
+    int64_t tokens = micro_batch * choice->chain->model.seq_length;
+    if (split.sequence_parallel && tokens % split.ways != 0)
+        return false;
+    return split.ways == 1 || choice->with_parts;
+}
+
 /* The head runs in the setting without recomputation, where its only mode is measured; elsewhere it
  * would cost time and tell nothing new. */
-static struct sweep_size make_size(const struct chain *chain, int64_t micro_batch,
-                                   const double matmul_flops[PRECISION_COUNT], bool warn)
+static struct sweep_size make_size(const struct sweep *sweep, const struct size_choice *choice,
+                                   int64_t micro_batch)
 {
     struct sweep_size size = {.micro_batch = micro_batch};
-    for (unsigned p = 0; p < PRECISION_COUNT; p++) {
-        for (unsigned r = 0; r < RECOMPUTE_COUNT && matmul_flops[p] > 0; r++) {
-            struct chain_setting setting = {(enum precision)p, (enum recompute)r, micro_batch,
-                                            r == RECOMPUTE_NONE};
-            uint64_t bytes = chain_activation_bytes(chain, setting);
-            if (bytes + chain_static_bytes(chain) > chain->session->memory_limit_bytes) {
-                if (warn)
-                    warn_too_large(chain->session, setting, bytes + chain_static_bytes(chain));
-                continue;
+    for (size_t s = 0; s < sweep->split_count; s++) {
+        if (!has_split(choice, micro_batch, sweep->splits[s]))
+            continue;
+        for (unsigned p = 0; p < PRECISION_COUNT; p++) {
+            for (unsigned r = 0; r < RECOMPUTE_COUNT && choice->matmul_flops[p] > 0; r++) {
+                struct chain_setting setting = {(enum precision)p, (enum recompute)r, micro_batch,
+                                                sweep->splits[s], r == RECOMPUTE_NONE};
+                add_setting(&size, choice, setting, s);
             }
-            size.settings[size.setting_count++] = (struct sweep_setting){
-                .setting = setting,
-                .estimate_s = estimate_s(chain, setting, matmul_flops),
-                .activation_bytes = bytes,
-            };
         }
     }
     return size;
+}
+
+/* Parts are measured at small sizes, which are the surest to fit the time, and one larger. */
+static bool measures_parts(size_t index, size_t count)
+{
+    return count <= 3 || index < 2 || index == 3;
 }
 
 static double size_estimate_s(const struct sweep_size *size, size_t from)
@@ -111,10 +168,13 @@ enum status sweep_plan(struct sweep *out, const struct chain *chain,
     const struct profile_request *request = chain->session->request;
     size_t asked = request->micro_batch_count;
     *out = (struct sweep){.is_automatic = asked == 0, .calibration = FIRST_CALIBRATION};
+    choose_splits(out, chain);
     size_t count = out->is_automatic ? AUTOMATIC_SIZES : asked;
     for (size_t i = 0; i < count; i++) {
         int64_t micro_batch = out->is_automatic ? INT64_C(1) << i : request->micro_batches[i];
-        struct sweep_size size = make_size(chain, micro_batch, matmul_flops, !out->is_automatic);
+        struct size_choice choice = {chain, matmul_flops, measures_parts(i, count),
+                                     !out->is_automatic};
+        struct sweep_size size = make_size(out, &choice, micro_batch);
         if (size.setting_count > 0)
             out->sizes[out->size_count++] = size;
     }

@@ -6,10 +6,15 @@
 #include "profiler/chain.h"
 
 /* A warm-up and two that count. */
-enum { SWEEP_PASSES_MINIMUM = 3, SWEEP_SETTINGS_MAX = PRECISION_COUNT * RECOMPUTE_COUNT };
+enum {
+    SWEEP_PASSES_MINIMUM = 3,
+    SWEEP_SPLITS_MAX = 32,
+    SWEEP_SETTINGS_MAX = SWEEP_SPLITS_MAX * PRECISION_COUNT * RECOMPUTE_COUNT,
+};
 
 struct sweep_setting {
     struct chain_setting setting;
+    size_t split;      /* of the sweep's, which setting.split repeats */
     double estimate_s; /* of one pass, before calibration */
     double burst_s;    /* that passes took so far; 0: not measured yet */
     uint64_t activation_bytes;
@@ -23,13 +28,20 @@ struct sweep_size {
 };
 
 struct sweep {
+    /* Whole layers, then every number of ways that divides the ranks and the model admits, without
+     * and with sequence parallelism. */
+    struct chain_split splits[SWEEP_SPLITS_MAX];
+    size_t split_count;
     struct sweep_size sizes[PROFILE_MICRO_BATCHES_MAX]; /* ascending */
     size_t size_count;
     bool is_automatic;  /* sizes were chosen here, not asked for */
     double calibration; /* seconds that the fastest pass took over its estimate, latest setting */
 };
 
-/* matmul_flops: measured rates; 0 for a precision that is not measured. Sizes that do not fit the
+/* Whole layers are measured at every size; parts at the first two and the fourth only, or at all
+ * when there are at most three: between them times are interpolated.
+ *
+ * matmul_flops: measured rates; 0 for a precision that is not measured. Sizes that do not fit the
  * memory limit are left out with a warning; when nothing fits, STATUS_INVALID names the limit.
  * `seconds`: the time for the layers; automatic sizes that could never fit in it are left out. */
 enum status sweep_plan(struct sweep *out, const struct chain *chain,
