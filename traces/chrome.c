@@ -63,6 +63,7 @@ static void write_work(const struct run_record *record, const struct event *even
     jout_string(out, "phase", phase);
     jout_int(out, "micro_batch", event->micro_batch);
     jout_int(out, "bytes", (int64_t)event->live_bytes);
+    jout_int(out, "waited_ns", event->waited_ns);
     jout_end(out);
     jout_end(out);
 }

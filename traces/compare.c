@@ -1,5 +1,6 @@
 #include "traces/compare.h"
 #include "base/stats.h"
+#include "ir/mesh.h"
 #include <math.h>
 #include <stdlib.h>
 
@@ -162,176 +163,127 @@ static void compare_memory(const struct run_record *record, struct run_compariso
 
 /* ---- phases and layers ---- */
 
-/* Recorded times of all ranks: one row a layer, and one for the whole step behind them. */
-struct time_table {
-    struct {
-        double mean_s, deviation_s; /* sums over ranks until time_table_finish, then means */
-    } (*cells)[PHASE_COUNT];        /* [layer_count + 1] */
-    bool by_layer[PHASE_COUNT];     /* was the phase recorded for any layer? */
-    bool *ranks;                    /* [plan.ranks]: has recorded times */
-    size_t rank_count;
-    struct rank_spread spread[PHASE_COUNT];
-    bool spread_seen[PHASE_COUNT];
-};
-
-static void time_table_free(struct time_table *table)
+/* The step's energy times a share of the ranks' time. */
+static struct quantity apportion(struct quantity energy_j, struct quantity part_s, double ranks,
+                                 double rank_seconds)
 {
-    free(table->cells);
-    free(table->ranks);
-}
-
-static enum status time_table_add(struct time_table *table, const struct run_record *record,
-                                  const struct layer_time *time, struct error *err)
-{
-    const struct plan *plan = &record->plan;
-    if (time->rank < 0 || time->rank >= plan->ranks)
-        return error_set(err, STATUS_CORRUPT,
-                         "run %lld: a recorded time is of rank %d, but its plan has ranks 0 to %d",
-                         (long long)record->info.id, (int)time->rank, plan->ranks - 1);
-    if (time->layer < EVENT_NO_LAYER || time->layer >= (int64_t)plan->layer_count)
-        return error_set(err, STATUS_CORRUPT,
-                         "run %lld: a recorded time is of layer %d, but its plan has layers 0 to "
-                         "%zu",
-                         (long long)record->info.id, (int)time->layer, plan->layer_count - 1);
-    bool is_whole = time->layer == EVENT_NO_LAYER;
-    size_t row = is_whole ? plan->layer_count : (size_t)time->layer;
-    table->cells[row][time->phase].mean_s += time->mean_s;
-    table->cells[row][time->phase].deviation_s += time->deviation_s;
-    struct rank_spread *spread = &table->spread[time->phase];
-    if (is_whole) {
-        bool is_first = !table->spread_seen[time->phase];
-        table->spread_seen[time->phase] = true;
-        spread->minimum_s = is_first ? time->mean_s : fmin(spread->minimum_s, time->mean_s);
-        spread->maximum_s = fmax(spread->maximum_s, time->mean_s);
-    } else {
-        table->by_layer[time->phase] = true;
-    }
-    table->rank_count += table->ranks[time->rank] ? 0 : 1;
-    table->ranks[time->rank] = true;
-    return STATUS_OK;
-}
-
-static enum status time_table_fill(struct time_table *table, const struct run_record *record,
-                                   struct error *err)
-{
-    const struct plan *plan = &record->plan;
-    size_t rows = plan->layer_count + 1;
-    table->cells = calloc(rows, sizeof(table->cells[0]));
-    table->ranks = calloc((size_t)plan->ranks + 1, sizeof(table->ranks[0]));
-    if (!table->cells || !table->ranks)
-        return error_memory(err, rows * sizeof(table->cells[0]), "times by layer");
-    for (size_t i = 0; i < record->layer_time_count; i++)
-        TRY(time_table_add(table, record, &record->layer_times[i], err));
-    for (size_t row = 0; row < rows && table->rank_count > 0; row++) {
-        for (int phase = 0; phase < PHASE_COUNT; phase++) {
-            table->cells[row][phase].mean_s /= (double)table->rank_count;
-            table->cells[row][phase].deviation_s /= (double)table->rank_count;
-        }
-    }
-    return STATUS_OK;
-}
-
-/* A phase that no row names took no time, once anything was recorded. */
-static struct quantity time_of(const struct time_table *table, size_t row, int phase)
-{
-    if (table->rank_count == 0)
+    if (part_s.provenance == PROVENANCE_ABSENT || !(rank_seconds > 0))
         return quantity_absent();
-    return measured(table->cells[row][phase].mean_s, table->cells[row][phase].deviation_s);
-}
-
-/* The step's energy times a share of its time. */
-static struct quantity apportion(struct quantity energy_j, struct quantity part_s, double whole_s)
-{
-    if (part_s.provenance == PROVENANCE_ABSENT || !(whole_s > 0))
-        return quantity_absent();
-    struct quantity share = quantity_scale(energy_j, part_s.value / whole_s);
+    struct quantity share = quantity_scale(energy_j, part_s.value * ranks / rank_seconds);
     if (share.provenance < PROVENANCE_MODELLED)
         share.provenance = PROVENANCE_MODELLED;
     return share;
 }
 
-static double whole_step_s(const struct time_table *table, size_t layer_count)
+/* The stage whose phases the prediction gives (costmodel/predict.h): the one with most to do. */
+static int predicted_stage(const struct plan *plan)
 {
-    double whole_s = 0;
-    for (int phase = 0; phase < PHASE_COUNT && table->rank_count > 0; phase++)
-        whole_s += table->cells[layer_count][phase].mean_s;
-    return whole_s;
+    int critical = -1;
+    double most_s = -1;
+    for (int stage = 0; stage < plan->pipeline && has_prediction(plan); stage++) {
+        double work_s = 0;
+        for (size_t i = 0; i < plan->layer_count; i++)
+            for (int phase = 0; mesh_layer_stage(plan, i) == stage && phase < PHASE_COUNT; phase++)
+                work_s += plan->prediction.layers[i].time_s[phase].value;
+        if (work_s > most_s) {
+            critical = stage;
+            most_s = work_s;
+        }
+    }
+    return critical;
 }
 
-static void compare_phases(const struct run_record *record, const struct time_table *table,
+static void compare_phases(const struct run_record *record, const struct times *times,
                            struct run_comparison *out)
 {
     const struct plan *plan = &record->plan;
-    double whole_s = whole_step_s(table, plan->layer_count);
-    out->rank_count = table->rank_count;
-    for (int phase = 0; phase < PHASE_COUNT; phase++) {
-        struct quantity time_s = time_of(table, plan->layer_count, phase);
-        out->phase_s[phase] =
-            compare(predicted(plan, plan->prediction.phase_time_s[phase]), time_s);
-        out->phase_energy_j[phase] =
-            compare(predicted(plan, plan->prediction.phase_energy_j[phase]),
-                    apportion(out->energy_j.measured, time_s, whole_s));
-        out->phase_spread[phase] = table->spread[phase];
+    double rank_seconds = times_rank_seconds(times), ranks = (double)times->rank_count;
+    out->rank_count = times->rank_count;
+    out->predicted_stage = predicted_stage(plan);
+    out->measured_stage = times_critical_stage(times);
+    for (int i = 0; i < PHASE_COUNT; i++) {
+        enum phase phase = (enum phase)i;
+        struct quantity time_s = quantity_absent();
+        if (out->measured_stage >= 0)
+            time_s = times_of_stage(times, out->measured_stage, phase);
+        out->phase_s[i] = compare(predicted(plan, plan->prediction.phase_time_s[i]), time_s);
+        out->phase_energy_j[i] = compare(
+            predicted(plan, plan->prediction.phase_energy_j[i]),
+            apportion(out->energy_j.measured, times_of_all(times, phase), ranks, rank_seconds));
+        out->phase_spread[i] = times->spread[i];
     }
 }
 
-static bool is_forward_of(const struct event *event, int64_t layer)
+static bool is_pass(const struct event *event)
 {
-    return event->stream == STREAM_COMPUTE && event->phase == PHASE_FORWARD &&
-           event->layer == layer;
+    return event->stream == STREAM_COMPUTE &&
+           (event->phase == PHASE_FORWARD || event->phase == PHASE_BACKWARD);
 }
 
-/* By how much the bytes alive grew from the forward pass of the layer before to that of this one,
- * in the first micro-batch that was recorded; absent without events. */
+/* By how much the bytes alive on a rank grew with the layer's first recorded forward pass, over
+ * what they were after the pass before it, of whichever layer the rank has; absent without events.
+ */
 static struct quantity kept_bytes(const struct run_record *record, size_t index)
 {
     const struct event *end = record->events + record->event_count, *after = record->events;
-    while (after < end && !is_forward_of(after, (int64_t)index))
+    while (after < end &&
+           !(is_pass(after) && after->phase == PHASE_FORWARD && after->layer == (int64_t)index))
         after++;
     if (after == end)
         return quantity_absent();
-    if (index == 0)
-        return measured((double)after->live_bytes, 0);
-    for (const struct event *before = record->events; before < end; before++) {
-        if (is_forward_of(before, (int64_t)index - 1) && before->step == after->step &&
-            before->rank == after->rank && before->micro_batch == after->micro_batch)
+    for (const struct event *before = after; before-- > record->events;) {
+        if (is_pass(before) && before->step == after->step && before->rank == after->rank)
             return measured((double)after->live_bytes - (double)before->live_bytes, 0);
     }
-    return quantity_absent();
+    return measured((double)after->live_bytes, 0);
 }
 
-static void compare_layer(const struct run_record *record, const struct time_table *table,
-                          struct quantity step_energy_j, size_t index, struct layer_comparison *out)
+/* Phase by phase, and the sums over what both sides have. */
+static void compare_layer_phases(const struct run_record *record, const struct times *times,
+                                 size_t index, struct layer_comparison *out,
+                                 struct quantity *predicted_j)
 {
     const struct plan *plan = &record->plan;
     bool any = false;
     for (int phase = 0; phase < PHASE_COUNT; phase++)
-        any = any || table->by_layer[phase];
-    struct quantity predicted_s = measured(0, 0), predicted_j = measured(0, 0);
+        any = any || times->by_layer[phase];
+    struct quantity predicted_s = measured(0, 0);
     struct quantity measured_s = any ? measured(0, 0) : quantity_absent();
+    *predicted_j = measured(0, 0);
+    for (int i = 0; i < PHASE_COUNT; i++) {
+        struct quantity time_s = quantity_absent(), energy_j = quantity_absent();
+        if (!times_is_of_layer((enum phase)i)) {
+            out->phase_s[i] = compare(time_s, time_s);
+            continue;
+        }
+        if (has_prediction(plan)) {
+            time_s = plan->prediction.layers[index].time_s[i];
+            energy_j = plan->prediction.layers[index].energy_j[i];
+        }
+        struct quantity known_s = times_of_layer(times, index, (enum phase)i);
+        out->phase_s[i] = compare(time_s, known_s);
+        if (any && !times->by_layer[i])
+            continue;
+        predicted_s = quantity_add(predicted_s, time_s);
+        *predicted_j = quantity_add(*predicted_j, energy_j);
+        measured_s = quantity_add(measured_s, known_s);
+    }
+    out->total_s = compare(predicted_s, measured_s);
+}
+
+static void compare_layer(const struct run_record *record, const struct times *times,
+                          struct quantity step_energy_j, size_t index, struct layer_comparison *out)
+{
+    const struct plan *plan = &record->plan;
+    struct quantity predicted_j, predicted_bytes = quantity_absent();
     *out = (struct layer_comparison){
         .layer = model_layer(&plan->model, index),
         .strategy = plan->layers[index],
     };
-    for (int phase = 0; phase < PHASE_COUNT; phase++) {
-        struct quantity time_s = quantity_absent(), energy_j = quantity_absent();
-        if (has_prediction(plan)) {
-            time_s = plan->prediction.layers[index].time_s[phase];
-            energy_j = plan->prediction.layers[index].energy_j[phase];
-        }
-        bool is_recorded = table->by_layer[phase];
-        struct quantity known_s = is_recorded ? time_of(table, index, phase) : quantity_absent();
-        out->phase_s[phase] = compare(time_s, known_s);
-        if (any ? !is_recorded : phase == PHASE_OTHER)
-            continue;
-        predicted_s = quantity_add(predicted_s, time_s);
-        predicted_j = quantity_add(predicted_j, energy_j);
-        measured_s = quantity_add(measured_s, known_s);
-    }
-    double whole_s = whole_step_s(table, plan->layer_count);
-    out->total_s = compare(predicted_s, measured_s);
-    out->energy_j = compare(predicted_j, apportion(step_energy_j, measured_s, whole_s));
-    struct quantity predicted_bytes = quantity_absent();
+    compare_layer_phases(record, times, index, out, &predicted_j);
+    double ranks = (double)times->stage_ranks[mesh_layer_stage(plan, index)];
+    out->energy_j = compare(predicted_j, apportion(step_energy_j, out->total_s.measured, ranks,
+                                                   times_rank_seconds(times)));
     if (has_prediction(plan))
         predicted_bytes = (struct quantity){
             .value = (double)plan->prediction.layers[index].saved_bytes,
@@ -347,7 +299,8 @@ static enum status check_event(const struct run_record *record, size_t index, st
     const struct plan *plan = &record->plan;
     if (event->rank < 0 || event->rank >= plan->ranks || event->layer < EVENT_NO_LAYER ||
         event->layer >= (int64_t)plan->layer_count || event->phase >= PHASE_COUNT ||
-        event->stream >= STREAM_COUNT || event->end_ns < event->start_ns)
+        event->stream >= STREAM_COUNT || event->end_ns < event->start_ns || event->waited_ns < 0 ||
+        event->waited_ns > event->end_ns - event->start_ns)
         return error_set(
             err, STATUS_CORRUPT,
             "run %lld: event %zu (rank %d, layer %d, phase %d, stream %d, %lld ns) does "
@@ -358,32 +311,33 @@ static enum status check_event(const struct run_record *record, size_t index, st
     return STATUS_OK;
 }
 
+static enum status compare_layers(const struct run_record *record, struct run_comparison *out,
+                                  struct error *err)
+{
+    struct times times;
+    TRY(times_open(&times, record, err));
+    compare_phases(record, &times, out);
+    out->layers = calloc(out->layer_count, sizeof(out->layers[0]));
+    for (size_t i = 0; out->layers && i < out->layer_count; i++)
+        compare_layer(record, &times, out->energy_j.measured, i, &out->layers[i]);
+    times_close(&times);
+    if (!out->layers)
+        return error_memory(err, out->layer_count * sizeof(out->layers[0]), "a comparison");
+    return STATUS_OK;
+}
+
 enum status compare_run(const struct run_record *record, struct run_comparison *out,
                         struct error *err)
 {
     struct run_comparison result = {.layer_count = record->plan.layer_count};
-    struct time_table table = {0};
     for (size_t i = 0; i < record->event_count; i++)
         TRY(check_event(record, i, err));
-    enum status status = compare_step(record, &result, err);
-    if (status != STATUS_OK)
-        return status;
-    status = time_table_fill(&table, record, err);
-    if (status != STATUS_OK)
-        goto free_table;
-    result.layers = calloc(result.layer_count + 1, sizeof(result.layers[0]));
-    if (!result.layers) {
-        status = error_memory(err, result.layer_count * sizeof(result.layers[0]), "a comparison");
-        goto free_table;
-    }
+    TRY(compare_step(record, &result, err));
+    TRY(communication_measure(record, &result.communication, err));
     compare_memory(record, &result);
-    compare_phases(record, &table, &result);
-    for (size_t i = 0; i < result.layer_count; i++)
-        compare_layer(record, &table, result.energy_j.measured, i, &result.layers[i]);
+    TRY(compare_layers(record, &result, err));
     *out = result;
-free_table:
-    time_table_free(&table);
-    return status;
+    return STATUS_OK;
 }
 
 void run_comparison_clear(struct run_comparison *comparison)

@@ -5,6 +5,8 @@
 #include "base/error.h"
 #include "ir/quantity.h"
 #include "store/store.h"
+#include "traces/communication.h"
+#include "traces/times.h"
 
 /* error = predicted / measured - 1; meaningless (has_error false) when either is absent or the
  * measured value is 0. */
@@ -14,21 +16,16 @@ struct comparison {
     double error;
 };
 
-/* What the figures of a layer are made of: the phases that the run recorded by layer, or all but
- * PHASE_OTHER when it recorded none, on both sides alike. */
+/* What the figures of a layer are made of: the phases that the run recorded by layer, or all that
+ * are of layers (times_is_of_layer) when it recorded none, on both sides alike. */
 struct layer_comparison {
     struct layer layer;
     struct layer_strategy strategy;
-    struct comparison phase_s[PHASE_COUNT]; /* of a step, mean over ranks */
+    struct comparison phase_s[PHASE_COUNT]; /* of a step, mean over the ranks that have the layer */
     struct comparison total_s;
     struct comparison energy_j;   /* of a step, all ranks; measured: apportioned by time */
     struct comparison kept_bytes; /* from a micro-batch's forward to its backward; measured: by how
                                      much the recorded live bytes grew */
-};
-
-/* Over ranks, of the mean time of one phase; both 0 when nothing was recorded. */
-struct rank_spread {
-    double minimum_s, maximum_s;
 };
 
 struct run_comparison {
@@ -37,8 +34,12 @@ struct run_comparison {
     struct comparison layout_bytes; /* all memory terms but MEMORY_PROCESS */
     struct comparison energy_j;     /* of one step, all ranks; measured: the mean over steps */
     struct comparison tokens_per_s; /* from the step times */
-    struct comparison phase_s[PHASE_COUNT]; /* mean over ranks */
-    struct rank_spread phase_spread[PHASE_COUNT];
+    /* Each side's of the stage with most to do: predicted of predicted_stage, measured as the mean
+     * over the ranks of measured_stage, so that each sums to its step time. */
+    struct comparison phase_s[PHASE_COUNT];
+    int predicted_stage, measured_stage;          /* -1: nothing was predicted or recorded */
+    struct rank_spread phase_spread[PHASE_COUNT]; /* over all ranks */
+    struct communication communication;
     /* Measured: the step's energy apportioned by time, hence never better than modelled. */
     struct comparison phase_energy_j[PHASE_COUNT];
     /* Measured: as laid out, absent when the layout differs from the prediction; MEMORY_PROCESS is

@@ -2,7 +2,9 @@
 #include "base/units.h"
 #include <inttypes.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 const struct headline headlines[HEADLINE_COUNT] = {
@@ -71,6 +73,114 @@ const char *figure_ratio(const struct rank_spread *spread, size_t rank_count,
         (void)snprintf(buffer, FIGURE_TEXT_BYTES, "-");
     else
         (void)snprintf(buffer, FIGURE_TEXT_BYTES, "%.2f", spread->maximum_s / spread->minimum_s);
+    return buffer;
+}
+
+const char *figure_stage(const struct run_comparison *comparison, char buffer[FIGURE_TEXT_BYTES])
+{
+    int predicted = comparison->predicted_stage, measured = comparison->measured_stage;
+    if (measured < 0)
+        (void)snprintf(buffer, FIGURE_TEXT_BYTES, "absent");
+    else if (predicted < 0 || predicted == measured)
+        (void)snprintf(buffer, FIGURE_TEXT_BYTES, "stage %d", measured);
+    else
+        (void)snprintf(buffer, FIGURE_TEXT_BYTES, "stage %d (predicted: of stage %d)", measured,
+                       predicted);
+    return buffer;
+}
+
+const char *figure_share(double share, char buffer[FIGURE_TEXT_BYTES])
+{
+    if (isfinite(share))
+        (void)snprintf(buffer, FIGURE_TEXT_BYTES, "%.1f %%", 100 * share);
+    else
+        (void)snprintf(buffer, FIGURE_TEXT_BYTES, "-");
+    return buffer;
+}
+
+bool figure_is_idle(const struct comparison *comparison)
+{
+    const struct quantity *predicted = &comparison->predicted, *measured = &comparison->measured;
+    return measured->provenance != PROVENANCE_ABSENT && measured->value == 0 &&
+           (predicted->provenance == PROVENANCE_ABSENT || predicted->value == 0);
+}
+
+/* ---- how a plan splits its work ---- */
+
+const char *figure_split(const struct plan *plan, const char *times, char buffer[FIGURE_LINE_BYTES])
+{
+    const struct {
+        const char *name;
+        int degree;
+    } splits[] = {
+        {"data", plan->data_parallel},
+        {"tensor", plan->tensor_parallel},
+        {"pipeline", plan->pipeline},
+    };
+    int at =
+        snprintf(buffer, FIGURE_LINE_BYTES, "%d rank%s", plan->ranks, plan->ranks == 1 ? "" : "s");
+    const char *sign = "=";
+    for (size_t i = 0; i < sizeof(splits) / sizeof(splits[0]); i++) {
+        if (splits[i].degree == 1)
+            continue;
+        at += snprintf(buffer + at, FIGURE_LINE_BYTES - (size_t)at, " %s %s %d", sign,
+                       splits[i].name, splits[i].degree);
+        sign = times;
+    }
+    return buffer;
+}
+
+const char *figure_schedule(const struct plan *plan, char buffer[FIGURE_TEXT_BYTES])
+{
+    if (plan->pipeline == 1)
+        (void)snprintf(buffer, FIGURE_TEXT_BYTES, "none");
+    else if (plan->virtual_stages > 1)
+        (void)snprintf(buffer, FIGURE_TEXT_BYTES, "%s over %d stages x %d chunks",
+                       schedule_name(plan->schedule), plan->pipeline, plan->virtual_stages);
+    else
+        (void)snprintf(buffer, FIGURE_TEXT_BYTES, "%s over %d stages",
+                       schedule_name(plan->schedule), plan->pipeline);
+    return buffer;
+}
+
+bool figure_has_strategies(const struct plan *plan)
+{
+    bool any = plan->pipeline > 1 || plan->tensor_parallel > 1;
+    for (size_t i = 0; i < plan->layer_count; i++)
+        any = any || plan->layers[i].zero_stage > 0;
+    return any;
+}
+
+static void join(char buffer[FIGURE_TEXT_BYTES], const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* Behind what is there, with a comma between. */
+static void join(char buffer[FIGURE_TEXT_BYTES], const char *format, ...)
+{
+    size_t at = strlen(buffer);
+    va_list arguments;
+    if (at > 0)
+        at += (size_t)snprintf(buffer + at, FIGURE_TEXT_BYTES - at, ", ");
+    va_start(arguments, format);
+    (void)vsnprintf(buffer + at, FIGURE_TEXT_BYTES - at, format, arguments);
+    va_end(arguments);
+}
+
+const char *figure_strategy(const struct plan *plan, const struct layer_strategy *strategy,
+                            char buffer[FIGURE_TEXT_BYTES])
+{
+    buffer[0] = '\0';
+    if (plan->pipeline > 1)
+        join(buffer, "stage %d", strategy->stage % plan->pipeline);
+    if (plan->virtual_stages > 1)
+        join(buffer, "chunk %d", strategy->stage / plan->pipeline);
+    if (strategy->tensor_parallel > 1)
+        join(buffer, "t %d%s", strategy->tensor_parallel,
+             strategy->sequence_parallel ? " + sp" : "");
+    if (strategy->zero_stage > 0)
+        join(buffer, "ZeRO %d", strategy->zero_stage);
+    if (buffer[0] == '\0')
+        (void)snprintf(buffer, FIGURE_TEXT_BYTES, "-");
     return buffer;
 }
 

@@ -7,7 +7,7 @@
 
 enum figure_kind { FIGURE_SECONDS, FIGURE_BYTES, FIGURE_JOULES, FIGURE_TOKENS_PER_S };
 
-enum { FIGURE_TEXT_BYTES = 64 };
+enum { FIGURE_TEXT_BYTES = 64, FIGURE_LINE_BYTES = 160 };
 
 /* "12.3 ms"; "absent" for what is not known. All functions with a buffer return it. */
 const char *figure_value(enum figure_kind kind, struct quantity quantity,
@@ -17,6 +17,24 @@ const char *figure_error(const struct comparison *comparison, char buffer[FIGURE
 /* "1.03": the largest over the smallest; "-" where no rank or only one was recorded. */
 const char *figure_ratio(const struct rank_spread *spread, size_t rank_count,
                          char buffer[FIGURE_TEXT_BYTES]);
+/* Whose times the phases are: "stage 1 (predicted: stage 0)"; without the bracket where both are
+ * one or nothing was predicted; "absent" where nothing was recorded. */
+const char *figure_stage(const struct run_comparison *comparison, char buffer[FIGURE_TEXT_BYTES]);
+/* "12.3 %"; "-" for what is no number. */
+const char *figure_share(double share, char buffer[FIGURE_TEXT_BYTES]);
+/* Is there nothing to say of this phase: planned to take no time, and it took none? */
+bool figure_is_idle(const struct comparison *comparison);
+/* "8 ranks = data 2 x tensor 2 x pipeline 2"; what is 1 is left out, so that one rank is
+ * "1 rank" alone. `times` is the sign between degrees. */
+const char *figure_split(const struct plan *plan, const char *times,
+                         char buffer[FIGURE_LINE_BYTES]);
+/* "1F1B over 2 stages", "interleaved over 2 stages x 3 chunks"; "none" with one stage. */
+const char *figure_schedule(const struct plan *plan, char buffer[FIGURE_TEXT_BYTES]);
+/* Where and how a layer is split: "stage 1, t 2 + sp, ZeRO 3"; "-" when it is not at all. */
+const char *figure_strategy(const struct plan *plan, const struct layer_strategy *strategy,
+                            char buffer[FIGURE_TEXT_BYTES]);
+/* Does any layer of the plan have a stage of several, or a t or a ZeRO stage? */
+bool figure_has_strategies(const struct plan *plan);
 /* "attention 3", "head". */
 const char *figure_layer(struct layer layer, char buffer[FIGURE_TEXT_BYTES]);
 /* "2026-11-01 12:30 UTC". */

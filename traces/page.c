@@ -8,7 +8,10 @@
 const struct phase_look phase_looks[PHASE_COUNT] = {
     [PHASE_FORWARD] = {"forward", "forward"},
     [PHASE_BACKWARD] = {"backward", "backward"},
-    [PHASE_GRAD_REDUCE] = {"gradient all-reduce", "reduce"},
+    [PHASE_TENSOR] = {"tensor parallel", "tensor"},
+    [PHASE_PIPELINE] = {"pipeline", "pipeline"},
+    [PHASE_PARAM_GATHER] = {"parameter gather", "gather"},
+    [PHASE_GRAD_REDUCE] = {"gradient reduction", "reduce"},
     [PHASE_OPTIMIZER] = {"optimizer", "optimizer"},
     [PHASE_OTHER] = {"other", "other"},
 };
@@ -205,8 +208,13 @@ static void append_legend(const struct page *page)
         "<dt>step time</dt><dd>median of the steps after the first %zu</dd>\n"
         "<dt>energy</dt><dd>of one step and all ranks; the share of a phase or layer is the "
         "step\xe2\x80\x99s energy \xc3\x97 its share of the time, hence modelled</dd>\n"
-        "<dt>other</dt><dd>step time \xe2\x88\x92 forward \xe2\x88\x92 backward \xe2\x88\x92 "
-        "gradient all-reduce \xe2\x88\x92 optimizer</dd>\n"
+        "<dt>forward, backward</dt><dd>compute alone, without the communication waited for in "
+        "it</dd>\n"
+        "<dt>tensor, gather, reduction</dt><dd>collectives as far as they are exposed: the rank "
+        "waits and does nothing else</dd>\n"
+        "<dt>pipeline</dt><dd>waiting for other stages: transfers and the bubble</dd>\n"
+        "<dt>other</dt><dd>step time \xe2\x88\x92 all other phases: data, the norm of the "
+        "gradient over all ranks, waiting at the step\xe2\x80\x99s end</dd>\n"
         "<dt>process</dt><dd>peak resident memory \xe2\x88\x92 what the plan lays out</dd>\n"
         "<dt>compute</dt><dd>3 \xc3\x97 forward FLOPs of the global batch / step time / "
         "the ranks\xe2\x80\x99 measured matrix-product rate; nothing is counted for "
@@ -244,6 +252,7 @@ static enum status append_body(const struct page *page, struct error *err)
     page_plan(page);
     TRY(page_timeline(page, err));
     page_phases(page);
+    page_communication(page);
     TRY(page_memory(page, err));
     TRY(page_training(page, err));
     page_layers(page);

@@ -8,12 +8,21 @@ static bool has_energy(const struct page *page)
            energy_j->measured.provenance != PROVENANCE_ABSENT;
 }
 
+static bool has_strategies(const struct page *page)
+{
+    return figure_has_strategies(&page->record->plan);
+}
+
 static void append_row(const struct page *page, size_t index)
 {
     const struct layer_comparison *layer = &page->comparison->layers[index];
-    char label[FIGURE_TEXT_BYTES];
-    text_printf(page->out, "<tr><td>%s</td><td class=\"left\">%s \xc2\xb7 %s</td>",
-                figure_layer(layer->layer, label), precision_name(layer->strategy.precision),
+    char label[FIGURE_TEXT_BYTES], split[FIGURE_TEXT_BYTES];
+    text_printf(page->out, "<tr><td>%s</td>", figure_layer(layer->layer, label));
+    if (has_strategies(page))
+        text_printf(page->out, "<td class=\"left\">%s</td>",
+                    figure_strategy(&page->record->plan, &layer->strategy, split));
+    text_printf(page->out, "<td class=\"left\">%s \xc2\xb7 %s</td>",
+                precision_name(layer->strategy.precision),
                 recompute_name(layer->strategy.recompute));
     page_comparison_cells(page, FIGURE_SECONDS, &layer->phase_s[PHASE_FORWARD]);
     page_comparison_cells(page, FIGURE_SECONDS, &layer->phase_s[PHASE_BACKWARD]);
@@ -28,15 +37,17 @@ void page_layers(const struct page *page)
 {
     page_section(
         page, "layers", "Layer by layer",
-        "One step, all micro-batches of a rank. The total has every phase that was recorded "
-        "by layer.");
-    text_append(page->out,
-                "<div class=\"scroll\"><table><thead>\n"
-                "<tr><th rowspan=\"2\">layer</th><th rowspan=\"2\" class=\"left\">precision "
-                "\xc2\xb7<br/>recompute</th>"
-                "<th class=\"group\" colspan=\"3\">forward</th>"
-                "<th class=\"group\" colspan=\"3\">backward</th>"
-                "<th class=\"group\" colspan=\"3\">total time</th>");
+        "One step, all micro-batches, the mean over the ranks that have the layer. The total has "
+        "every phase that was recorded by layer; energy is of all ranks.");
+    text_append(page->out, "<div class=\"scroll\"><table><thead>\n"
+                           "<tr><th rowspan=\"2\">layer</th>");
+    if (has_strategies(page))
+        text_append(page->out, "<th rowspan=\"2\" class=\"left\">split</th>");
+    text_append(page->out, "<th rowspan=\"2\" class=\"left\">precision "
+                           "\xc2\xb7<br/>recompute</th>"
+                           "<th class=\"group\" colspan=\"3\">forward</th>"
+                           "<th class=\"group\" colspan=\"3\">backward</th>"
+                           "<th class=\"group\" colspan=\"3\">total time</th>");
     if (has_energy(page))
         text_append(page->out, "<th class=\"group\" colspan=\"3\">energy</th>");
     text_append(page->out, "<th class=\"group\" colspan=\"3\">kept for backward</th></tr>\n<tr>");

@@ -23,6 +23,7 @@ extern const struct phase_look phase_looks[PHASE_COUNT];
 
 void page_plan(const struct page *page);
 void page_phases(const struct page *page);
+void page_communication(const struct page *page);
 void page_layers(const struct page *page);
 enum status page_timeline(const struct page *page, struct error *err);
 enum status page_memory(const struct page *page, struct error *err);

@@ -51,13 +51,38 @@ static void append_bars(const struct page *page, int phase, double largest)
     text_append(page->out, "</svg></td>");
 }
 
+static void append_lead(const struct page *page)
+{
+    char lead[320], stage[FIGURE_TEXT_BYTES];
+    if (page->record->plan.pipeline == 1)
+        (void)snprintf(lead, sizeof(lead),
+                       "One step by phase: time as the mean over ranks, energy of all ranks.");
+    else
+        (void)snprintf(lead, sizeof(lead),
+                       "One step by phase. Time is of the stage with most to do, the mean over its "
+                       "ranks: %s. Energy and max/min are of all ranks.",
+                       figure_stage(page->comparison, stage));
+    page_section(page, "phases", "Where the time and energy went", lead);
+}
+
+static void append_row(const struct page *page, int phase, double largest)
+{
+    const struct run_comparison *comparison = page->comparison;
+    char ratio[FIGURE_TEXT_BYTES];
+    text_printf(page->out, "<tr><td>%s</td>", phase_looks[phase].label);
+    append_bars(page, phase, largest);
+    page_comparison_cells(page, FIGURE_SECONDS, &comparison->phase_s[phase]);
+    (void)figure_ratio(&comparison->phase_spread[phase], comparison->rank_count, ratio);
+    text_printf(page->out, "<td>%s</td>", ratio);
+    page_comparison_cells(page, FIGURE_JOULES, &comparison->phase_energy_j[phase]);
+    text_append(page->out, "</tr>\n");
+}
+
 void page_phases(const struct page *page)
 {
     const struct run_comparison *comparison = page->comparison;
     double largest = largest_phase_s(comparison);
-    char ratio[FIGURE_TEXT_BYTES];
-    page_section(page, "phases", "Where the time and energy went",
-                 "One step by phase: time as the mean over ranks, energy of all ranks.");
+    append_lead(page);
     text_append(page->out, "<div class=\"keys\">");
     page_key(page, "ink hollow", "predicted, with one deviation to either side");
     page_key(page, "ink", "measured");
@@ -69,15 +94,10 @@ void page_phases(const struct page *page)
                 "<th class=\"group\" colspan=\"3\">energy</th></tr>\n"
                 "<tr><th>predicted</th><th>measured</th><th>error</th>"
                 "<th>predicted</th><th>measured</th><th>error</th></tr></thead><tbody>\n");
-    for (int phase = 0; phase < PHASE_COUNT; phase++) {
-        text_printf(page->out, "<tr><td>%s</td>", phase_looks[phase].label);
-        append_bars(page, phase, largest);
-        page_comparison_cells(page, FIGURE_SECONDS, &comparison->phase_s[phase]);
-        (void)figure_ratio(&comparison->phase_spread[phase], comparison->rank_count, ratio);
-        text_printf(page->out, "<td>%s</td>", ratio);
-        page_comparison_cells(page, FIGURE_JOULES, &comparison->phase_energy_j[phase]);
-        text_append(page->out, "</tr>\n");
-    }
+    for (int phase = 0; phase < PHASE_COUNT; phase++)
+        if (!figure_is_idle(&comparison->phase_s[phase]) ||
+            comparison->phase_spread[phase].maximum_s > 0)
+            append_row(page, phase, largest);
     text_append(page->out, "<tr class=\"sum\"><td>step</td><td></td>");
     page_comparison_cells(page, FIGURE_SECONDS, &comparison->step_time_s);
     text_append(page->out, "<td></td>");

@@ -14,7 +14,8 @@ static void append_item(const struct page *page, const char *class, const char *
 static void append_split(const struct page *page)
 {
     const struct plan *plan = &page->record->plan;
-    char text[160], bytes[UNIT_TEXT_BYTES], parameters[UNIT_TEXT_BYTES];
+    char text[FIGURE_LINE_BYTES], schedule[FIGURE_TEXT_BYTES];
+    char bytes[UNIT_TEXT_BYTES], parameters[UNIT_TEXT_BYTES];
     (void)snprintf(text, sizeof(text),
                    "%s, %" PRId64 " blocks, hidden %" PRId64 ", %" PRId64
                    " heads, %s parameters, sequences of %" PRId64 " tokens",
@@ -23,10 +24,13 @@ static void append_split(const struct page *page)
                    format_grouped(model_parameter_count(&plan->model), parameters),
                    plan->model.seq_length);
     append_item(page, "wide", "Model", text);
-    (void)snprintf(text, sizeof(text), "%d \xc3\x97 %d thread%s, data parallel %d", plan->ranks,
-                   plan->threads, plan->threads == 1 ? "" : "s", plan->data_parallel);
-    append_item(page, "item", "Ranks", text);
-    (void)snprintf(text, sizeof(text), "%" PRId64 " sequences \xc3\x97 %" PRId64 " a step and rank",
+    append_item(page, "item", "Split", figure_split(plan, "\xc3\x97", text));
+    (void)snprintf(text, sizeof(text), "%d of each rank", plan->threads);
+    append_item(page, "item", "Threads", text);
+    if (plan->pipeline > 1)
+        append_item(page, "wide", "Schedule", figure_schedule(plan, schedule));
+    (void)snprintf(text, sizeof(text),
+                   "%" PRId64 " sequences \xc3\x97 %" PRId64 " a step and replica",
                    plan->micro_batch, plan->micro_batches);
     append_item(page, "item", "Micro-batches", text);
     (void)snprintf(text, sizeof(text), "%" PRId64 " sequences", plan->global_batch);
@@ -40,13 +44,20 @@ static void append_split(const struct page *page)
 
 static void append_mode(const struct page *page, const struct layer_strategy *strategy)
 {
+    const struct plan *plan = &page->record->plan;
+    char split[FIGURE_TEXT_BYTES];
+    if (figure_has_strategies(plan))
+        text_printf(page->out, "<td class=\"left\">%s</td>",
+                    figure_strategy(plan, strategy, split));
     text_printf(page->out, "<td class=\"left\">%s</td><td class=\"left\">%s</td>",
                 precision_name(strategy->precision), recompute_name(strategy->recompute));
 }
 
 static bool same_mode(const struct layer_strategy *a, const struct layer_strategy *b)
 {
-    return a->precision == b->precision && a->recompute == b->recompute;
+    return a->precision == b->precision && a->recompute == b->recompute && a->stage == b->stage &&
+           a->tensor_parallel == b->tensor_parallel &&
+           a->sequence_parallel == b->sequence_parallel && a->zero_stage == b->zero_stage;
 }
 
 /* One row for the blocks from `first` on that treat their layer of this kind alike; returns the
@@ -81,10 +92,12 @@ void page_plan(const struct page *page)
     page_section(page, "plan", "Plan", "How the step was split, kept and computed.");
     text_append(page->out, "<div class=\"two\"><div><dl>\n");
     append_split(page);
-    text_append(page->out,
-                "</dl></div>\n<div class=\"scroll\"><table><thead><tr><th>layers</th>"
-                "<th>count</th><th class=\"left\">precision</th><th class=\"left\">recompute</th>"
-                "</tr></thead><tbody>\n");
+    text_append(page->out, "</dl></div>\n<div class=\"scroll\"><table><thead><tr><th>layers</th>"
+                           "<th>count</th>");
+    if (figure_has_strategies(plan))
+        text_append(page->out, "<th class=\"left\">split</th>");
+    text_append(page->out, "<th class=\"left\">precision</th><th class=\"left\">recompute</th>"
+                           "</tr></thead><tbody>\n");
     append_single(page, LAYER_EMBEDDING, 0);
     for (int64_t block = 0; block < plan->model.blocks;)
         block = append_block_range(page, LAYER_ATTENTION, block);

@@ -3,11 +3,13 @@
 const char *const page_style[] = {
     ":root{color-scheme:light dark;--bg:#f6f6f3;--card:#fff;--ink:#1d1e22;--soft:#62666e;"
     "--line:#e2e2dc;--grid:#ededea;--hover:#f3f4f1;--accent:#2b5fb8;--forward:#4a7fc9;"
-    "--backward:#e08a3c;--reduce:#a763b8;--optimizer:#45a07a;--other:#b0b3b8;"
+    "--backward:#e08a3c;--tensor:#cf4f74;--pipeline:#1fa0b4;"
+    "--gather:#9a9420;--reduce:#a763b8;--optimizer:#45a07a;--other:#b0b3b8;"
     "--ok:#227a4b;--ok-bg:#e1f2e8;--mid:#7a5a10;--mid-bg:#f8eecd;--bad:#a8321f;--bad-bg:#fbe3dd}\n",
     "@media(prefers-color-scheme:dark){:root{--bg:#121316;--card:#1b1c20;--ink:#e8e8ea;"
     "--soft:#9a9fa8;--line:#303238;--grid:#292b30;--hover:#22242a;--accent:#8bb4f7;"
-    "--forward:#6d9fe6;--backward:#e59a58;--reduce:#bd83cd;--optimizer:#5cb890;--other:#6f737b;"
+    "--forward:#6d9fe6;--backward:#e59a58;--tensor:#e27c99;--pipeline:#4cc0d1;"
+    "--gather:#c0b84a;--reduce:#bd83cd;--optimizer:#5cb890;--other:#6f737b;"
     "--ok:#7fd3a3;--ok-bg:#1c3528;--mid:#e2c36d;--mid-bg:#383018;--bad:#f19a89;"
     "--bad-bg:#45231d}}\n",
     "*{box-sizing:border-box}\n",
@@ -68,7 +70,8 @@ const char *const page_style[] = {
     "border-top:2px solid var(--c);vertical-align:4px}.key.dash::before{border-top-style:dashed}\n",
     ".key.soft::before{opacity:.4}.key.hollow::before{background:none;border:1.5px solid "
     "var(--c)}.key.dot::before{border-radius:50%;width:8px;height:8px;vertical-align:1px}\n",
-    ".forward{--c:var(--forward)}.backward{--c:var(--backward)}.reduce{--c:var(--reduce)}"
+    ".forward{--c:var(--forward)}.backward{--c:var(--backward)}.tensor{--c:var(--tensor)}"
+    ".pipeline{--c:var(--pipeline)}.gather{--c:var(--gather)}.reduce{--c:var(--reduce)}"
     ".optimizer{--c:var(--optimizer)}.other{--c:var(--other)}.accent{--c:var(--accent)}"
     ".warm{--c:var(--backward)}.bad{--c:var(--bad)}.ink{--c:var(--soft)}\n",
     ".m0{--c:#41618f}.m1{--c:#6d8fbf}.m2{--c:#a3bddd}.m3{--c:var(--backward)}.m4{--c:#d8be5c}"
@@ -85,7 +88,14 @@ const char *const page_style[] = {
     "rect{fill:var(--c)}rect.hollow{fill:var(--c);fill-opacity:.12;stroke:var(--c);"
     "stroke-opacity:.9}\n",
     ".time rect{stroke:var(--card);stroke-width:.6}.time rect.odd{opacity:.72}"
-    ".time rect:hover{opacity:.55}\n",
+    ".time rect:hover{opacity:.55}.time rect.bare{stroke:none}"
+    ".time rect.veil{fill:var(--card);opacity:.62;stroke:none;pointer-events:none}\n",
+    "rect.hidden{opacity:.32}.time "
+    "text.batch{fill:var(--ink);paint-order:stroke;stroke:var(--card);stroke-width:2.5px;stroke-"
+    "linejoin:round;font-size:11px;font-weight:600;"
+    "pointer-events:none}.time text.stage{fill:var(--ink);font-weight:600}\n",
+    "tr.part td{color:var(--soft);border-bottom:none;padding-top:1px;padding-bottom:1px}"
+    "tr.part td:first-child{padding-left:18px}\n",
     ".time text.rank{fill:var(--ink)}.whisker{stroke:var(--ink);stroke-width:1.2}\n",
     ".scroll{overflow-x:auto;margin:0 -24px;padding:0 24px}\n",
     "table{border-collapse:collapse;width:100%;font-size:13.5px;"

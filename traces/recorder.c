@@ -1,5 +1,6 @@
 #include "traces/recorder.h"
 #include "base/stats.h"
+#include "ir/mesh.h"
 #include <assert.h>
 #include <stdlib.h>
 
@@ -52,6 +53,50 @@ static bool step_is_kept(const struct recorder *recorder, int64_t step)
     int64_t k = (offset * recorder->kept + recorder->kept_span - 1) / recorder->kept_span;
     return k * recorder->kept_span / recorder->kept == offset;
 }
+
+/* ---- how many events ---- */
+
+/* Collectives of a layer that several ranks share, in one forward or one backward pass, at most:
+ * backward gathers what forward gathered (once more where that is recomputed) and the gradient, and
+ * sums or scatters one; a head's forward has two for its loss. */
+enum { TENSOR_CALLS = 4 };
+/* Of one action of the schedule: what comes arrived, what went before has left, twice; of a step:
+ * its last sends, and the sums of losses and norms.
+ */
+enum { PIPELINE_CALLS = 3, LAST_SENDS = 8, STEP_SUMS = 2 };
+
+/* What a micro-batch makes a layer record: its two passes, each perhaps with collectives inside and
+ * one to hand over to a layer that is spread differently, with gathering its parameters before and
+ * scattering its gradient behind. */
+static size_t micro_batch_events(const struct plan *plan, const struct layer_strategy *strategy)
+{
+    size_t events = 2;
+    if (plan->tensor_parallel > 1)
+        events += 2 * (TENSOR_CALLS + 1);
+    if (strategy->zero_stage >= 2)
+        events += 3;
+    return events;
+}
+
+size_t recorder_step_events(const struct plan *plan, int rank)
+{
+    int stage = mesh_stage_of(plan, rank);
+    size_t micro_batches = (size_t)plan->micro_batches, chunks = (size_t)plan->virtual_stages;
+    size_t events = 2 * micro_batches; /* data: tokens and targets */
+    for (size_t i = 0; i < plan->layer_count; i++) {
+        if (mesh_layer_stage(plan, i) != stage)
+            continue;
+        events += micro_batches * micro_batch_events(plan, &plan->layers[i]);
+        /* Norm and update; gradients of matrices, of vectors, of vectors among the layer's ranks,
+         * of a tied table; parameters after the update. */
+        events += 2 + 4 + 1;
+    }
+    if (plan->pipeline > 1)
+        events += 2 * micro_batches * chunks * PIPELINE_CALLS + LAST_SENDS + STEP_SUMS;
+    return events;
+}
+
+/* ---- recording ---- */
 
 enum status recorder_open(struct recorder **out, const struct recorder_options *options,
                           struct error *err)
@@ -111,6 +156,13 @@ static void keep_event(struct recorder *recorder, const struct event *event)
     recorder->current_events++;
 }
 
+static int64_t cost_ns(const struct event *event)
+{
+    if (event->stream == STREAM_COMM)
+        return event->waited_ns;
+    return event->end_ns - event->start_ns - event->waited_ns;
+}
+
 static void record_event(void *user, const struct event *event)
 {
     struct recorder *recorder = user;
@@ -118,7 +170,7 @@ static void record_event(void *user, const struct event *event)
     assert(event->layer >= EVENT_NO_LAYER);
     assert(event->layer == EVENT_NO_LAYER || (size_t)event->layer < recorder->options.layer_count);
     keep_event(recorder, event);
-    int64_t ns = event->end_ns - event->start_ns;
+    int64_t ns = cost_ns(event);
     recorder->sums[recorder->options.layer_count][event->phase].step_ns += ns;
     if (event->layer != EVENT_NO_LAYER) {
         struct phase_sum *sum = &recorder->sums[event->layer][event->phase];

@@ -2,14 +2,16 @@
  * themselves for a few steps spread over the run. Memory is fixed at creation; recording one event
  * takes well under a microsecond and never allocates.
  *
- * An event is time that the recording thread spent: on the comm stream only starting and waiting
- * for a collective, not its whole flight. So events do not overlap, and those of both streams add
- * up to the step. One thread at a time may record. */
+ * Of an event the sums take what it cost the recording thread and no other event did: of one of
+ * compute end - start - waited_ns, of one of communication waited_ns (ir/event.h). So the sums of
+ * all phases add up to the step, though communication flies while compute goes on. One thread at a
+ * time may record. */
 #ifndef TEMPER_TRACES_RECORDER_H
 #define TEMPER_TRACES_RECORDER_H
 
 #include "base/error.h"
 #include "ir/event.h"
+#include "ir/plan.h"
 #include "store/store.h"
 #include <stddef.h>
 #include <stdint.h>
@@ -26,6 +28,10 @@ struct recorder_options {
     size_t events_per_step; /* expected; a fuller step drops events and counts them */
     int32_t rank;
 };
+
+/* At most this many events does a rank record in a step of this plan (what executor/journal.h's
+ * callers tell), for recorder_options.events_per_step. */
+size_t recorder_step_events(const struct plan *plan, int rank);
 
 enum status recorder_open(struct recorder **out, const struct recorder_options *options,
                           struct error *err);

@@ -1,4 +1,5 @@
 #include "traces/summary.h"
+#include "ir/mesh.h"
 #include "traces/figures.h"
 #include <math.h>
 
@@ -32,6 +33,14 @@ static void write_measured(const char *key, double value, struct jout *out)
     write_comparison(key, &comparison, out);
 }
 
+static void write_stage(const char *key, int stage, struct jout *out)
+{
+    if (stage < 0)
+        jout_null(out, key);
+    else
+        jout_int(out, key, stage);
+}
+
 static void write_phases(const struct run_comparison *comparison, struct jout *out)
 {
     jout_begin_object(out, "phases");
@@ -47,7 +56,50 @@ static void write_phases(const struct run_comparison *comparison, struct jout *o
     jout_end(out);
 }
 
-static void write_layer(size_t index, const struct layer_comparison *layer, struct jout *out)
+static void write_sum(const struct communication_sum *sum, struct jout *out)
+{
+    jout_real(out, "calls", sum->calls);
+    jout_real(out, "bytes", sum->bytes);
+    jout_real(out, "flight_s", sum->flight_s);
+    jout_real(out, "waited_s", sum->waited_s);
+    jout_real(out, "hidden_s", communication_hidden_s(sum));
+    jout_real(out, "hidden_share", communication_hidden_share(sum));
+}
+
+/* null without recorded events; a phase that nothing was communicated in is left out. */
+static void write_communication(const struct communication *communication, struct jout *out)
+{
+    struct communication_sum total = communication_total(communication);
+    if (communication->step_count == 0) {
+        jout_null(out, "communication");
+        return;
+    }
+    jout_begin_object(out, "communication");
+    write_sum(&total, out);
+    jout_begin_object(out, "phases");
+    for (int phase = 0; phase < PHASE_COUNT; phase++) {
+        const struct communication_sum *sums = communication->sums[phase];
+        if (sums[COMMUNICATION_ALL].calls == 0)
+            continue;
+        jout_begin_object(out, phase_name((enum phase)phase));
+        write_sum(&sums[COMMUNICATION_ALL], out);
+        jout_begin_object(out, "layers");
+        for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
+            if (sums[kind].calls == 0)
+                continue;
+            jout_begin_object(out, layer_kind_name((enum layer_kind)kind));
+            write_sum(&sums[kind], out);
+            jout_end(out);
+        }
+        jout_end(out);
+        jout_end(out);
+    }
+    jout_end(out);
+    jout_end(out);
+}
+
+static void write_layer(const struct plan *plan, size_t index, const struct layer_comparison *layer,
+                        struct jout *out)
 {
     jout_begin_object(out, NULL);
     jout_int(out, "index", (int64_t)index);
@@ -55,6 +107,11 @@ static void write_layer(size_t index, const struct layer_comparison *layer, stru
     jout_int(out, "block", layer->layer.block);
     jout_string(out, "precision", precision_name(layer->strategy.precision));
     jout_string(out, "recompute", recompute_name(layer->strategy.recompute));
+    jout_int(out, "stage", mesh_layer_stage(plan, index));
+    jout_int(out, "chunk", mesh_layer_chunk(plan, index));
+    jout_int(out, "tensor_parallel", layer->strategy.tensor_parallel);
+    jout_bool(out, "sequence_parallel", layer->strategy.sequence_parallel);
+    jout_int(out, "zero_stage", layer->strategy.zero_stage);
     write_comparison("kept_bytes", &layer->kept_bytes, out);
     write_comparison("time_s", &layer->total_s, out);
     write_comparison("energy_j", &layer->energy_j, out);
@@ -73,6 +130,11 @@ void summary_write(const struct run_record *record, const struct run_comparison 
     jout_string(out, "model", record->plan.model.name);
     jout_string(out, "host", record->info.host);
     jout_int(out, "ranks", record->plan.ranks);
+    jout_int(out, "data_parallel", record->plan.data_parallel);
+    jout_int(out, "tensor_parallel", record->plan.tensor_parallel);
+    jout_int(out, "pipeline", record->plan.pipeline);
+    jout_int(out, "virtual_stages", record->plan.virtual_stages);
+    jout_string(out, "schedule", schedule_name(record->plan.schedule));
     jout_int(out, "skipped_steps", record->info.skipped_steps);
     write_measured("steps", (double)comparison->steps, out);
     write_measured("final_loss", comparison->final_loss, out);
@@ -81,7 +143,10 @@ void summary_write(const struct run_record *record, const struct run_comparison 
         write_comparison(headlines[i].key, headline_of(comparison, i), out);
     write_comparison("memory_bytes", &comparison->peak_bytes, out);
     jout_real(out, "matmul_share", comparison->matmul_share > 0 ? comparison->matmul_share : NAN);
+    write_stage("predicted_stage", comparison->predicted_stage, out);
+    write_stage("measured_stage", comparison->measured_stage, out);
     write_phases(comparison, out);
+    write_communication(&comparison->communication, out);
     jout_begin_object(out, "memory_terms");
     for (int term = 0; term < MEMORY_TERM_COUNT; term++)
         write_comparison(memory_term_name((enum memory_term)term),
@@ -89,6 +154,6 @@ void summary_write(const struct run_record *record, const struct run_comparison 
     jout_end(out);
     jout_begin_array(out, "layers");
     for (size_t i = 0; i < comparison->layer_count; i++)
-        write_layer(i, &comparison->layers[i], out);
+        write_layer(&record->plan, i, &comparison->layers[i], out);
     jout_end(out);
 }

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 
 /* In the header of the file: "tmpr", and the version of the schema in docs/store.md. */
-enum { APPLICATION_ID = 0x746d7072, SCHEMA_VERSION = 1 };
+enum { APPLICATION_ID = 0x746d7072, OLDEST_VERSION = 1, SCHEMA_VERSION = 2 };
 
 enum { BUSY_TIMEOUT_MS = 10000 };
 
@@ -31,16 +31,47 @@ static enum status create_schema(struct store *store, struct error *err)
     return sql_execute(store, header, "creating the tables", err);
 }
 
+/* ---- older versions ---- */
+
+/* Version 2 has how long a rank waited in an event. In version 1 an event of communication was the
+ * waiting alone, and those of compute had none in them. */
+#define VERSION_1_WAITED_NS "CASE stream WHEN 'comm' THEN end_ns - start_ns ELSE 0 END"
+
+static enum status migrate(struct store *store, struct error *err)
+{
+    char sql[256];
+    snprintf(sql, sizeof(sql),
+             "ALTER TABLE event ADD COLUMN waited_ns INTEGER NOT NULL DEFAULT 0;"
+             "UPDATE event SET waited_ns = " VERSION_1_WAITED_NS ";"
+             "PRAGMA user_version = %d;",
+             SCHEMA_VERSION);
+    return sql_execute(store, sql, "bringing the store to the present version", err);
+}
+
+/* A reader leaves an old store as it is, which it may not even be allowed to write: for this
+ * connection only, a view stands before the table and has the column that the table lacks. */
+static enum status read_old(struct store *store, struct error *err)
+{
+    return sql_execute(store,
+                       "PRAGMA temp_store = MEMORY;"
+                       "CREATE TEMP VIEW event AS SELECT id, run_id, start_ns, end_ns, step, rank, "
+                       "layer, micro_batch, stream, phase, live_bytes, " VERSION_1_WAITED_NS
+                       " AS waited_ns FROM main.event;",
+                       "reading a store of an older version", err);
+}
+
+/* ---- opening ---- */
+
 static int64_t file_bytes(const char *path)
 {
     struct stat file;
     return stat(path, &file) == 0 ? (int64_t)file.st_size : 0;
 }
 
-/* Is the file a store that this program reads (*empty false), or nothing yet (*empty true)?
- * Anything else is an error. Called in a transaction, so that no other process makes the store
+/* Is the file a store that this program reads (its version from OLDEST_VERSION on), or nothing yet
+ * (0)? Anything else is an error. Called in a transaction, so that no other process makes the store
  * meanwhile. */
-static enum status identify(struct store *store, bool *empty, struct error *err)
+static enum status identify(struct store *store, int64_t *out, struct error *err)
 {
     int64_t application, version, objects, pages, page_bytes;
     TRY(sql_integer(store, "SELECT count(*) FROM sqlite_schema", 0, &objects, err));
@@ -50,8 +81,8 @@ static enum status identify(struct store *store, bool *empty, struct error *err)
     TRY(sql_integer(store, "PRAGMA page_size", 0, &page_bytes, err));
     /* Only now that SQLite has rolled back what a killed writer may have left. */
     int64_t bytes = file_bytes(store->path);
-    *empty = objects == 0 && bytes == 0;
-    if (*empty)
+    *out = 0;
+    if (objects == 0 && bytes == 0)
         return STATUS_OK;
     /* SQLite takes a file of a few bytes for an empty one, and would write over it. */
     if (pages == 0)
@@ -66,9 +97,9 @@ static enum status identify(struct store *store, bool *empty, struct error *err)
     if (version > SCHEMA_VERSION)
         return error_set(err, STATUS_UNSUPPORTED,
                          "%s: a store of version %lld, written by a newer temper; this one reads "
-                         "version %d",
-                         store->path, (long long)version, SCHEMA_VERSION);
-    if (version < SCHEMA_VERSION)
+                         "versions %d to %d",
+                         store->path, (long long)version, OLDEST_VERSION, SCHEMA_VERSION);
+    if (version < OLDEST_VERSION)
         return error_set(err, STATUS_CORRUPT, "%s: the store says version %lld, which never was",
                          store->path, (long long)version);
     /* SQLite notices when whole pages are missing, but not when a part of the last one is. */
@@ -77,25 +108,29 @@ static enum status identify(struct store *store, bool *empty, struct error *err)
                          "%s: the store is truncated: it ends in the middle of a page, after %lld "
                          "bytes",
                          store->path, (long long)bytes);
+    *out = version;
     return STATUS_OK;
 }
 
-static enum status look(struct store *store, bool *empty, struct error *err)
+static enum status look(struct store *store, int64_t *version, struct error *err)
 {
     TRY(store_begin_reading(store, err));
-    enum status status = identify(store, empty, err);
+    enum status status = identify(store, version, err);
     store_rollback(store);
     return status;
 }
 
-static enum status create(struct store *store, struct error *err)
+/* Made if there is nothing yet, and of the present version afterwards. */
+static enum status create_or_migrate(struct store *store, struct error *err)
 {
-    bool empty;
+    int64_t version;
     TRY(store_begin(store, err));
-    /* Another process may have made it since we looked. */
-    enum status status = identify(store, &empty, err);
-    if (status == STATUS_OK && empty)
+    /* Another process may have done it since we looked. */
+    enum status status = identify(store, &version, err);
+    if (status == STATUS_OK && version == 0)
         status = create_schema(store, err);
+    else if (status == STATUS_OK && version < SCHEMA_VERSION)
+        status = migrate(store, err);
     if (status == STATUS_OK)
         return store_commit(store, err);
     store_rollback(store);
@@ -104,23 +139,25 @@ static enum status create(struct store *store, struct error *err)
 
 static enum status prepare(struct store *store, enum store_mode mode, struct error *err)
 {
-    bool empty;
+    int64_t version;
     sqlite3_busy_timeout(store->handle, BUSY_TIMEOUT_MS);
     TRY(sql_execute(store,
                     "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF;"
                     "PRAGMA cell_size_check = ON; PRAGMA synchronous = FULL;",
                     "opening", err));
-    TRY(look(store, &empty, err));
+    TRY(look(store, &version, err));
     if (mode == STORE_CREATE) {
         if (sqlite3_db_readonly(store->handle, "main") == 1)
             return error_set(err, STATUS_IO, "%s: opening: the file cannot be written",
                              store->path);
-        return empty ? create(store, err) : STATUS_OK;
+        return version < SCHEMA_VERSION ? create_or_migrate(store, err) : STATUS_OK;
     }
-    if (empty)
+    if (version == 0)
         return error_set(err, STATUS_INVALID,
                          "%s: an empty file, not a store; `temper profile --store %s` makes one",
                          store->path, store->path);
+    if (version < SCHEMA_VERSION)
+        TRY(read_old(store, err));
     return sql_execute(store, "PRAGMA query_only = ON", "opening", err);
 }
 

@@ -2,8 +2,10 @@
  * SQLite.
  *
  * The schema and its version stand in docs/store.md. A store written by a newer temper is refused
- * by version; a file that is not a store is refused by name. Every batch of rows is one
- * transaction, so that a store survives kill -9 at any moment. Only one process of a run writes. */
+ * by version; one of an older version is read as it is and brought to this one when it is opened to
+ * be written, all of it or nothing; a file that is not a store is refused by name. Every batch of
+ * rows is one transaction, so that a store survives kill -9 at any moment. Only one process of a
+ * run writes. */
 #ifndef TEMPER_STORE_STORE_H
 #define TEMPER_STORE_STORE_H
 
@@ -61,6 +63,7 @@ enum metric {
     METRIC_COPY_BYTES_S,    /* measured memory copy rate of one rank, bytes/s (read + written) */
     METRIC_IDLE_W,          /* power of the placement's hosts at rest, watts */
     METRIC_ACTIVE_W,        /* while this placement's ranks and threads work */
+    METRIC_HOST_RANKS,      /* of the placement's ranks, how many are on one host */
     METRIC_COUNT
 };
 const char *metric_name(enum metric metric); /* "forward", "forward_energy", "link", ... */
@@ -71,8 +74,8 @@ enum { SUBJECT_BYTES = 128 };
 /* One row. The key is (subject, metric, precision, recompute, micro_batch, ranks, threads, bytes);
  * a newer session's row for the same key and host stands before an older one. */
 struct measurement {
-    char subject[SUBJECT_BYTES]; /* layer_key(), "all-reduce", "all-gather", "reduce-scatter",
-                                    "point-to-point", "machine" */
+    char subject[SUBJECT_BYTES]; /* layer_part_key(), "machine", or of a link "all-reduce/n2/x1":
+                                    see docs/store.md */
     enum metric metric;
     enum precision precision;
     enum recompute recompute;
@@ -137,7 +140,7 @@ struct run_info {
     int64_t started_unix_ms, ended_unix_ms;
     enum run_status status;
     int64_t process_bytes_at_start; /* of the fullest rank, before the layout */
-    int64_t layout_bytes;           /* what the plan's layout took */
+    int64_t layout_bytes;           /* what the plan's layout took, of the fullest rank */
     int64_t peak_bytes;             /* highest resident memory of any rank */
     double matmul_flops;            /* the peak that the step line's share is of; 0 unknown */
     struct quantity energy_j;       /* whole run, all ranks; may be absent */
@@ -170,6 +173,9 @@ struct layer_time {
 
 enum status store_run_begin(struct store *store, struct run_info *run, struct error *err);
 enum status store_run_update(struct store *store, const struct run_info *run, struct error *err);
+/* The run that began at this time has died: note that it failed, now. Nothing is noted of one that
+ * was done, or that there is none of. */
+enum status store_run_bury(struct store *store, int64_t started_unix_ms, struct error *err);
 enum status store_run_steps_add(struct store *store, int64_t run_id, const struct run_step *steps,
                                 size_t count, struct error *err);
 enum status store_run_evaluation_add(struct store *store, int64_t run_id,

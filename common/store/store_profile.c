@@ -20,7 +20,8 @@
     ROW(METRIC_MATMUL_FLOPS, "matmul", "FLOP/s")                                                   \
     ROW(METRIC_COPY_BYTES_S, "copy", "B/s")                                                        \
     ROW(METRIC_IDLE_W, "idle_power", "W")                                                          \
-    ROW(METRIC_ACTIVE_W, "active_power", "W")
+    ROW(METRIC_ACTIVE_W, "active_power", "W")                                                      \
+    ROW(METRIC_HOST_RANKS, "host_ranks", "1")
 
 #define NAME_OF(metric_, name_, unit_) [metric_] = (name_),
 #define UNIT_OF(metric_, name_, unit_) [metric_] = (unit_),

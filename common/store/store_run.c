@@ -1,3 +1,4 @@
+#include "base/clock.h"
 #include "store/table.h"
 
 #include <stdlib.h>
@@ -103,6 +104,7 @@ static const struct column event_columns[] = {
     COLUMN_NAMED(struct event, stream, "stream", COLUMN_NAME, &stream_names),
     COLUMN_NAMED(struct event, phase, "phase", COLUMN_NAME, &phase_names),
     COLUMN(struct event, live_bytes, "live_bytes", COLUMN_SIZE),
+    COLUMN(struct event, waited_ns, "waited_ns", COLUMN_INT), /* since version 2: store.c */
 };
 
 const struct table stored_events = {
@@ -144,6 +146,22 @@ enum status store_run_begin(struct store *store, struct run_info *run, struct er
 enum status store_run_update(struct store *store, const struct run_info *run, struct error *err)
 {
     return table_update(store, &stored_runs, run->id, run, err);
+}
+
+enum status store_run_bury(struct store *store, int64_t started_unix_ms, struct error *err)
+{
+    static const char sql[] = "UPDATE run SET status = ?, ended_unix_ms = ? "
+                              "WHERE started_unix_ms = ? AND status <> ?";
+    const char *failed = run_statuses[RUN_FAILED], *done = run_statuses[RUN_DONE];
+    struct statement statement;
+    TRY(statement_open(&statement, store, sql, "noting that a run died", err));
+    bind_text(&statement, failed, strlen(failed));
+    bind_int(&statement, clock_unix_ms());
+    bind_int(&statement, started_unix_ms);
+    bind_text(&statement, done, strlen(done));
+    enum status status = statement_run(&statement, err);
+    statement_close(&statement);
+    return status;
 }
 
 enum status store_run_steps_add(struct store *store, int64_t run_id, const struct run_step *steps,

@@ -143,11 +143,20 @@ static struct store *filled_store(void)
     const struct run_step step = {
         .step = 10, .loss = 2, .seconds = 1.25, .energy_j = quantity_absent()};
     const struct run_evaluation evaluation = {11, 2.5};
-    const struct layer_time time = {0, 1, PHASE_BACKWARD, 10, 0.5, 0.1};
+    const struct layer_time times[] = {
+        {0, 1, PHASE_BACKWARD, 10, 0.5, 0.1},
+        {0, EVENT_NO_LAYER, PHASE_BACKWARD, 10, 0.5, 0.1},
+    };
+    const struct event event = {.end_ns = 200,
+                                .stream = STREAM_COMM,
+                                .phase = PHASE_GRAD_REDUCE,
+                                .live_bytes = 4096,
+                                .waited_ns = 50};
     OK(store_run_begin(store, &run, &err_));
     OK(store_run_steps_add(store, run.id, &step, 1, &err_));
     OK(store_run_evaluation_add(store, run.id, &evaluation, &err_));
-    OK(store_run_layer_times_add(store, run.id, &time, 1, &err_));
+    OK(store_run_layer_times_add(store, run.id, times, COUNT(times), &err_));
+    OK(store_run_events_add(store, run.id, &event, 1, &err_));
     return store;
 }
 

@@ -39,7 +39,7 @@ static void test_store_plan__its_figures_can_be_queried(void **state)
                      "data_parallel = 2 AND pipeline = 1 AND threads = 1 AND global_batch = 24 AND "
                      "micro_batch = 4 AND micro_batches = 3 AND memory_cap_bytes = 2147483648 AND "
                      "status = 'gap' AND objective = 1.25 AND bound = 1.0 AND gap = 0.2 AND "
-                     "time_s = 1.25 AND time_deviation_s = 0.01 AND time_provenance = 'measured' "
+                     "time_s = 2.0 AND time_deviation_s = 0.01 AND time_provenance = 'measured' "
                      "AND memory_bytes = 6e6 AND memory_deviation_bytes = 5.0 AND "
                      "memory_provenance = 'modelled' AND energy_j IS NULL AND energy_deviation_j "
                      "IS NULL AND energy_provenance = 'absent' AND pins = 'micro-batch=4' AND "

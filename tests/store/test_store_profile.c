@@ -243,7 +243,7 @@ static void test_store_profile__a_row_that_was_tampered_with_is_named(void **sta
     static const struct {
         const char *change, *column, *expected;
     } cases[] = {
-        {"precision = 'fp17'", "'precision'", "fp32, bf16; found 'fp17'"},
+        {"precision = 'fp17'", "'precision'", "fp32, bf16, fp16; found 'fp17'"},
         {"precision = 'BF16'", "'precision'", "found 'BF16'"},
         {"recompute = ''", "'recompute'", "none, selective, full"},
         {"metric = 'unheard-of'", "'metric'", "forward"},

@@ -174,6 +174,7 @@ static struct event example_event(size_t i)
         .stream = (uint8_t)(i % STREAM_COUNT),
         .phase = (uint8_t)(i % PHASE_COUNT),
         .live_bytes = i,
+        .waited_ns = (int64_t)(i * 31),
     };
 }
 
@@ -201,6 +202,7 @@ static void test_store_run__events_come_back_by_start(void **state)
         assert_int_equal(found->micro_batch, sent->micro_batch);
         assert_int_equal(found->stream, sent->stream);
         assert_int_equal(found->phase, sent->phase);
+        assert_int_equal(found->waited_ns, sent->waited_ns);
     }
     run_record_free(&record);
     store_close(store);
@@ -284,6 +286,32 @@ static void test_store_run__rows_that_are_owned_cannot_lose_their_owner(void **s
     store_close(store);
 }
 
+static void test_store_run__only_the_run_that_died_is_buried(void **state)
+{
+    (void)state;
+    static const enum run_status before[] = {RUN_RUNNING, RUN_INTERRUPTED, RUN_DONE, RUN_RUNNING};
+    static const enum run_status after[] = {RUN_FAILED, RUN_FAILED, RUN_DONE, RUN_RUNNING};
+    struct store *store = open_new(in_folder("buried.db"));
+    for (size_t i = 0; i < COUNT(before); i++) {
+        struct run_info run = begin_run(store);
+        run.started_unix_ms = i == 3 ? 6 : 5;
+        run.ended_unix_ms = 0;
+        run.status = before[i];
+        OK(store_run_update(store, &run, &err_));
+    }
+    OK(store_run_bury(store, 5, &err_));
+    OK(store_run_bury(store, 7, &err_));
+    for (size_t i = 0; i < COUNT(after); i++) {
+        struct run_record record = {0};
+        OK(store_run_load(store, (int64_t)i + 1, &record, &err_));
+        assert_int_equal(record.info.status, after[i]);
+        assert_int_equal(record.info.ended_unix_ms > 0, after[i] == RUN_FAILED);
+        run_record_free(&record);
+    }
+    assert_sound(store);
+    store_close(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -295,6 +323,7 @@ int main(void)
         cmocka_unit_test(test_store_run__streams_have_the_names_that_events_have),
         cmocka_unit_test(test_store_run__layer_times_come_back),
         cmocka_unit_test(test_store_run__missing_runs_are_named),
+        cmocka_unit_test(test_store_run__only_the_run_that_died_is_buried),
         cmocka_unit_test(test_store_run__rows_that_are_owned_cannot_lose_their_owner),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -16,10 +16,16 @@ const struct fixture_options fixture_full = {
 };
 
 /* Shares of a step: what the prediction says and what the run measures. */
-static const double predicted_share[PHASE_COUNT] = {0.30, 0.58, 0.03, 0.06, 0.03};
-static const double measured_share[PHASE_COUNT] = {0.31, 0.56, 0.045, 0.055, 0.03};
+static const double predicted_share[PHASE_COUNT] = {
+    [PHASE_FORWARD] = 0.30,   [PHASE_BACKWARD] = 0.58, [PHASE_GRAD_REDUCE] = 0.03,
+    [PHASE_OPTIMIZER] = 0.06, [PHASE_OTHER] = 0.03,
+};
+static const double measured_share[PHASE_COUNT] = {
+    [PHASE_FORWARD] = 0.31,    [PHASE_BACKWARD] = 0.56, [PHASE_GRAD_REDUCE] = 0.045,
+    [PHASE_OPTIMIZER] = 0.055, [PHASE_OTHER] = 0.03,
+};
 
-static void *allocate(size_t count, size_t bytes)
+void *fixture_allocate(size_t count, size_t bytes)
 {
     void *memory = calloc(count + 1, bytes);
     assert_non_null(memory);
@@ -39,13 +45,16 @@ static void fill_plan(struct plan *plan, const struct fixture_options *options)
     plan->ranks = options->ranks;
     plan->data_parallel = options->ranks;
     plan->pipeline = 1;
+    plan->tensor_parallel = 1;
+    plan->virtual_stages = 1;
+    plan->schedule = SCHEDULE_1F1B;
     plan->threads = 1;
     plan->micro_batch = 6;
     plan->micro_batches = options->micro_batches;
     plan->global_batch = 6 * options->micro_batches * options->ranks;
     plan->memory_cap_bytes = (uint64_t)2 << 30;
     plan->layer_count = model_layer_count(&plan->model);
-    plan->layers = allocate(plan->layer_count, sizeof(plan->layers[0]));
+    plan->layers = fixture_allocate(plan->layer_count, sizeof(plan->layers[0]));
     for (size_t i = 0; i < plan->layer_count; i++) {
         enum layer_kind kind = model_layer(&plan->model, i).kind;
         plan->layers[i] = (struct layer_strategy){.tensor_parallel = 1};
@@ -57,7 +66,7 @@ static void fill_plan(struct plan *plan, const struct fixture_options *options)
     (void)snprintf(plan->pins, sizeof(plan->pins), "micro-batch=6,precision=bf16");
 }
 
-static struct quantity predicted(double value)
+struct quantity fixture_predicted(double value)
 {
     return (struct quantity){value, 0.03 * fabs(value), PROVENANCE_INTERPOLATED};
 }
@@ -76,10 +85,10 @@ static void fill_prediction(struct plan *plan)
     struct footprint footprint;
     struct micro_batch_shape shape = plan_shape(plan);
     prediction->layer_count = plan->layer_count;
-    prediction->layers = allocate(plan->layer_count, sizeof(prediction->layers[0]));
-    prediction->time_s = predicted(FIXTURE_PREDICTED_S);
+    prediction->layers = fixture_allocate(plan->layer_count, sizeof(prediction->layers[0]));
+    prediction->time_s = fixture_predicted(FIXTURE_PREDICTED_S);
     prediction->energy_j = (struct quantity){1.4, 0.1, PROVENANCE_MODELLED};
-    plan_footprint(plan, &footprint);
+    plan_footprint(plan, 0, &footprint);
     double bytes = FIXTURE_PROCESS_BYTES;
     for (int term = 0; term < MEMORY_TERM_COUNT; term++) {
         prediction->memory_term_bytes[term] =
@@ -91,26 +100,27 @@ static void fill_prediction(struct plan *plan)
     prediction->memory_bytes = (struct quantity){bytes, 1e5, PROVENANCE_MODELLED};
     for (int phase = 0; phase < PHASE_COUNT; phase++) {
         double share = predicted_share[phase];
-        prediction->phase_time_s[phase] = predicted(share * FIXTURE_PREDICTED_S);
+        prediction->phase_time_s[phase] = fixture_predicted(share * FIXTURE_PREDICTED_S);
         prediction->phase_energy_j[phase] =
             (struct quantity){1.4 * share, 0.1, PROVENANCE_MODELLED};
         for (size_t i = 0; i < plan->layer_count && phase != PHASE_OTHER; i++) {
             double part = share * layer_share(plan, i);
-            prediction->layers[i].time_s[phase] = predicted(part * FIXTURE_PREDICTED_S);
+            prediction->layers[i].time_s[phase] = fixture_predicted(part * FIXTURE_PREDICTED_S);
             prediction->layers[i].energy_j[phase] =
                 (struct quantity){1.4 * part, 0.1 * part, PROVENANCE_MODELLED};
         }
     }
     for (size_t i = 0; i < plan->layer_count; i++) {
         struct layer_precision_mode mode = {plan->layers[i].precision, plan->layers[i].recompute};
+        struct layer_part part = layer_whole(model_layer(&plan->model, i).kind);
         prediction->layers[i].saved_bytes =
-            footprint_saved_bytes(&plan->model, model_layer(&plan->model, i).kind, mode, &shape);
+            footprint_saved_bytes(&plan->model, &part, mode, &shape);
     }
 }
 
 static void fill_steps(struct run_record *record, const struct fixture_options *options)
 {
-    record->steps = allocate(options->steps, sizeof(record->steps[0]));
+    record->steps = fixture_allocate(options->steps, sizeof(record->steps[0]));
     record->step_count = options->steps;
     for (size_t i = 0; i < options->steps; i++) {
         double t = (double)i, noise = 0.5 * sin(12.9898 * t) + 0.5 * sin(78.233 * t + 1);
@@ -129,7 +139,7 @@ static void fill_steps(struct run_record *record, const struct fixture_options *
         if (options->has_energy)
             record->steps[i].energy_j = (struct quantity){FIXTURE_STEP_J, 0, PROVENANCE_MEASURED};
     }
-    record->evaluations = allocate(options->evaluations, sizeof(record->evaluations[0]));
+    record->evaluations = fixture_allocate(options->evaluations, sizeof(record->evaluations[0]));
     record->evaluation_count = options->evaluations;
     for (size_t i = 0; i < options->evaluations; i++) {
         double t = (double)(options->steps * i) / fmax((double)options->evaluations - 1, 1);
@@ -182,9 +192,10 @@ static void add_step(struct run_record *record, int64_t step, int32_t rank, int6
         event.phase = (uint8_t)phase;
         event.stream = phase == PHASE_GRAD_REDUCE ? STREAM_COMM : STREAM_COMPUTE;
         for (size_t i = 0; i < plan->layer_count; i++) {
+            double seconds = FIXTURE_STEP_S * measured_share[phase] * layer_share(plan, i);
             event.layer = (int32_t)i;
-            add_event(record, event, FIXTURE_STEP_S * measured_share[phase] * layer_share(plan, i),
-                      &now_ns);
+            event.waited_ns = phase == PHASE_GRAD_REDUCE ? (int64_t)(seconds * 1e9) : 0;
+            add_event(record, event, seconds, &now_ns);
         }
     }
 }
@@ -200,7 +211,7 @@ static void fill_events(struct run_record *record, const struct fixture_options 
     size_t a_step = record->plan.layer_count * 2 * ((size_t)options->micro_batches + 1) +
                     (size_t)options->micro_batches;
     size_t capacity = a_step * (size_t)options->kept_steps * (size_t)options->ranks;
-    record->events = allocate(capacity, sizeof(record->events[0]));
+    record->events = fixture_allocate(capacity, sizeof(record->events[0]));
     for (int kept = 0; kept < options->kept_steps; kept++) {
         int64_t step = 3 + (int64_t)options->steps * kept / options->kept_steps;
         for (int32_t rank = 0; rank < options->ranks; rank++)
@@ -224,12 +235,12 @@ static void fill_layer_times(struct run_record *record)
 {
     const struct plan *plan = &record->plan;
     size_t rows = (plan->layer_count + 1) * PHASE_COUNT * (size_t)plan->ranks;
-    record->layer_times = allocate(rows, sizeof(record->layer_times[0]));
+    record->layer_times = fixture_allocate(rows, sizeof(record->layer_times[0]));
     for (int32_t rank = 0; rank < plan->ranks; rank++) {
         for (int phase = 0; phase < PHASE_COUNT; phase++) {
             double whole_s = FIXTURE_STEP_S * measured_share[phase];
             add_time(record, rank, EVENT_NO_LAYER, phase, whole_s);
-            for (size_t i = 0; i < plan->layer_count && phase != PHASE_OTHER; i++)
+            for (size_t i = 0; i < plan->layer_count && times_is_of_layer((enum phase)phase); i++)
                 add_time(record, rank, (int32_t)i, phase, whole_s * layer_share(plan, i));
         }
     }
@@ -242,7 +253,7 @@ void fixture_make(struct run_record *out, const struct fixture_options *options)
     fill_plan(&out->plan, options);
     if (options->has_prediction)
         fill_prediction(&out->plan);
-    plan_footprint(&out->plan, &footprint);
+    plan_footprint(&out->plan, 0, &footprint);
     int64_t layout = (int64_t)footprint_total_bytes(&footprint);
     out->info = (struct run_info){
         .id = 7,

@@ -36,6 +36,15 @@ extern const struct fixture_options fixture_full;
 /* Release with run_record_free. */
 void fixture_make(struct run_record *out, const struct fixture_options *options);
 
+void *fixture_allocate(size_t count, size_t bytes);
+struct quantity fixture_predicted(double value);
+
+/* A run of 2 stages x 2 tensor-parallel ranks x `data_parallel` replicas in which every kind of
+ * communication happens, half of its gradients' and parameters' flights behind compute: see
+ * fixture_split.c. 20 steps; times from a real recorder of each rank, events of two steps. */
+enum { SPLIT_STAGES = 2, SPLIT_TENSOR = 2, SPLIT_MICRO_BATCHES = 4, SPLIT_STEPS = 20 };
+void fixture_make_split(struct run_record *out, int data_parallel);
+
 static inline void assert_ok(enum status status, const struct error *err)
 {
     if (status != STATUS_OK)

@@ -61,6 +61,10 @@ static void test_chrome__events_come_back(void **state)
                     1e-9);
         assert_near(real(&event, "pid"), expected->rank, 0);
         assert_near(real(&event, "tid"), expected->stream, 0);
+        struct jin arguments;
+        struct error err;
+        assert_ok(jin_object(&event, "args", &arguments, &err), &err);
+        assert_near(real(&arguments, "waited_ns"), (double)expected->waited_ns, 0);
         assert_string_equal(string(&event, "cat"), phase_name((enum phase)expected->phase));
     }
     assert_int_equal(work, record.event_count);

@@ -76,8 +76,9 @@ static void test_compare__phases_are_means_over_ranks(void **state)
     for (int phase = 0; phase < PHASE_COUNT; phase++) {
         sum_s += found->phase_s[phase].measured.value;
         sum_j += found->phase_energy_j[phase].measured.value;
-        assert_near(found->phase_spread[phase].maximum_s / found->phase_spread[phase].minimum_s,
-                    1.005 / 0.995, 1e-9);
+        if (found->phase_s[phase].measured.value > 0)
+            assert_near(found->phase_spread[phase].maximum_s / found->phase_spread[phase].minimum_s,
+                        1.005 / 0.995, 1e-9);
         assert_int_equal(found->phase_energy_j[phase].measured.provenance, PROVENANCE_MODELLED);
     }
     assert_near(sum_s, FIXTURE_STEP_S, 1e-12);
@@ -199,6 +200,133 @@ static void test_compare__kept_bytes_come_from_the_events(void **state)
     const struct fixture_options without_events = {.blocks = 1, .ranks = 1, .micro_batches = 1};
     make(&made, &without_events);
     assert_absent(made.comparison.layers[1].kept_bytes.measured);
+    release(&made);
+}
+
+/* ---- split over stages ---- */
+
+static void make_split(struct made *made, int data_parallel)
+{
+    struct error err;
+    fixture_make_split(&made->record, data_parallel);
+    assert_ok(compare_run(&made->record, &made->comparison, &err), &err);
+}
+
+/* Both sides' phases are those of the stage with most to do, and each sums to its step. */
+static void test_compare__phases_are_of_the_critical_stage(void **state)
+{
+    (void)state;
+    struct made made;
+    make_split(&made, 2);
+    const struct run_comparison *found = &made.comparison;
+    assert_int_equal(found->predicted_stage, 1);
+    assert_int_equal(found->measured_stage, 1);
+    assert_int_equal(found->rank_count, 8);
+    double predicted_s = 0, measured_s = 0;
+    for (int phase = 0; phase < PHASE_COUNT; phase++) {
+        predicted_s += found->phase_s[phase].predicted.value;
+        measured_s += found->phase_s[phase].measured.value;
+    }
+    assert_near(predicted_s, found->step_time_s.predicted.value, 1e-12);
+    assert_near(measured_s, found->step_time_s.measured.value, 1e-9);
+    /* Stage 1 has weights 3 + 4 + 3 + 4 + 6 of 0.25 ms and 4 micro-batches; stage 0 has 15. */
+    assert_near(found->phase_s[PHASE_FORWARD].measured.value, 20 * 0.25e-3 * 4, 1e-12);
+    assert_near(found->phase_s[PHASE_BACKWARD].measured.value, 20 * 0.5e-3 * 4, 1e-12);
+    assert_near(found->phase_spread[PHASE_FORWARD].minimum_s, 15 * 0.25e-3 * 4, 1e-12);
+    assert_near(found->phase_spread[PHASE_FORWARD].maximum_s, 20 * 0.25e-3 * 4, 1e-12);
+    assert_near(found->phase_s[PHASE_TENSOR].measured.value, 5 * 8 * 40e-6, 1e-12);
+    release(&made);
+}
+
+/* Only half of the ranks have a layer: their mean is not halved. */
+static void test_compare__layers_are_means_over_their_stage(void **state)
+{
+    (void)state;
+    static const double weights[LAYER_KIND_COUNT] = {1, 3, 4, 6};
+    struct made made;
+    make_split(&made, 1);
+    for (size_t i = 0; i < made.comparison.layer_count; i++) {
+        const struct layer_comparison *layer = &made.comparison.layers[i];
+        double weight = weights[layer->layer.kind];
+        assert_near(layer->phase_s[PHASE_FORWARD].measured.value, weight * 0.25e-3 * 4, 1e-12);
+        assert_near(layer->phase_s[PHASE_TENSOR].measured.value, 8 * 40e-6, 1e-12);
+        assert_absent(layer->phase_s[PHASE_PIPELINE].measured);
+        assert_absent(layer->phase_s[PHASE_PIPELINE].predicted);
+        double kept = (double)made.record.plan.prediction.layers[i].saved_bytes;
+        assert_near(layer->kept_bytes.measured.value, kept, 0);
+    }
+    release(&made);
+}
+
+/* All ranks' layers and what is no layer's share the step's energy. */
+static void test_compare__energy_is_shared_by_all_stages(void **state)
+{
+    (void)state;
+    struct made made;
+    struct error err;
+    fixture_make_split(&made.record, 1);
+    for (size_t i = 0; i < made.record.step_count; i++)
+        made.record.steps[i].energy_j = (struct quantity){2.0, 0, PROVENANCE_MEASURED};
+    assert_ok(compare_run(&made.record, &made.comparison, &err), &err);
+    const struct run_comparison *found = &made.comparison;
+    double phases_j = 0, layers_j = 0;
+    for (int phase = 0; phase < PHASE_COUNT; phase++)
+        phases_j += found->phase_energy_j[phase].measured.value;
+    for (size_t i = 0; i < found->layer_count; i++)
+        layers_j += found->layers[i].energy_j.measured.value;
+    assert_near(phases_j, 2.0, 1e-9);
+    assert_near(layers_j,
+                phases_j - found->phase_energy_j[PHASE_PIPELINE].measured.value -
+                    found->phase_energy_j[PHASE_OTHER].measured.value,
+                1e-9);
+    release(&made);
+}
+
+static void test_compare__layout_is_the_fullest_stage(void **state)
+{
+    (void)state;
+    struct made made;
+    make_split(&made, 2);
+    struct footprint footprint;
+    plan_footprint(&made.record.plan, plan_fullest_stage(&made.record.plan), &footprint);
+    assert_near(made.comparison.layout_bytes.predicted.value,
+                (double)footprint_total_bytes(&footprint), 0);
+    assert_near(made.comparison.layout_bytes.error, 0, 1e-12);
+    release(&made);
+}
+
+/* A step is 4 micro-batches of 6 sequences in each of 2 replicas, on a peak of all 8 ranks. */
+static void test_compare__matmul_share_counts_a_replica_once(void **state)
+{
+    (void)state;
+    struct made made;
+    make_split(&made, 2);
+    const struct plan *plan = &made.record.plan;
+    struct micro_batch_shape shape = {6, 64, 1};
+    double flops = 0;
+    for (size_t i = 0; i < plan->layer_count; i++)
+        flops += layer_forward_flops(&plan->model, model_layer(&plan->model, i).kind, &shape);
+    assert_near(made.comparison.matmul_share,
+                3 * 4 * 2 * flops / made.comparison.step_time_s.measured.value / (8 * 150e9),
+                1e-12);
+    release(&made);
+}
+
+static void test_compare__waiting_longer_than_the_event_is_corrupt(void **state)
+{
+    (void)state;
+    struct made made;
+    struct error err;
+    fixture_make_split(&made.record, 1);
+    struct event *event = &made.record.events[5];
+    int64_t waited_ns = event->waited_ns;
+    event->waited_ns = event->end_ns - event->start_ns + 1;
+    assert_int_equal(compare_run(&made.record, &made.comparison, &err), STATUS_CORRUPT);
+    event->waited_ns = -1;
+    assert_int_equal(compare_run(&made.record, &made.comparison, &err), STATUS_CORRUPT);
+    assert_contains(err.message, "event 5");
+    event->waited_ns = waited_ns;
+    assert_ok(compare_run(&made.record, &made.comparison, &err), &err);
     release(&made);
 }
 
@@ -333,6 +461,12 @@ int main(void)
         cmocka_unit_test(test_compare__other_layout_has_no_measured_terms),
         cmocka_unit_test(test_compare__kept_bytes_come_from_the_events),
         cmocka_unit_test(test_compare__matmul_share),
+        cmocka_unit_test(test_compare__phases_are_of_the_critical_stage),
+        cmocka_unit_test(test_compare__layers_are_means_over_their_stage),
+        cmocka_unit_test(test_compare__energy_is_shared_by_all_stages),
+        cmocka_unit_test(test_compare__layout_is_the_fullest_stage),
+        cmocka_unit_test(test_compare__matmul_share_counts_a_replica_once),
+        cmocka_unit_test(test_compare__waiting_longer_than_the_event_is_corrupt),
         cmocka_unit_test(test_compare__nothing_recorded_is_absent),
         cmocka_unit_test(test_compare__absent_energy_is_not_zero),
         cmocka_unit_test(test_compare__zero_and_nan_measurements_have_no_error),

@@ -100,6 +100,81 @@ static void test_figures__clean_html_escapes(void **state)
     text_free(&text);
 }
 
+static void test_figures__share(void **state)
+{
+    (void)state;
+    char text[FIGURE_TEXT_BYTES];
+    assert_string_equal(figure_share(0.1234, text), "12.3 %");
+    assert_string_equal(figure_share(0, text), "0.0 %");
+    assert_string_equal(figure_share(NAN, text), "-");
+}
+
+static void test_figures__stage(void **state)
+{
+    (void)state;
+    char text[FIGURE_TEXT_BYTES];
+    struct run_comparison comparison = {.predicted_stage = 1, .measured_stage = 1};
+    assert_string_equal(figure_stage(&comparison, text), "stage 1");
+    comparison.predicted_stage = 0;
+    assert_string_equal(figure_stage(&comparison, text), "stage 1 (predicted: of stage 0)");
+    comparison.predicted_stage = -1;
+    assert_string_equal(figure_stage(&comparison, text), "stage 1");
+    comparison.measured_stage = -1;
+    assert_string_equal(figure_stage(&comparison, text), "absent");
+}
+
+static void test_figures__how_a_plan_splits(void **state)
+{
+    (void)state;
+    char line[FIGURE_LINE_BYTES], text[FIGURE_TEXT_BYTES];
+    struct layer_strategy layers[] = {
+        {.stage = 3, .tensor_parallel = 1},
+        {.stage = 3, .tensor_parallel = 4, .sequence_parallel = true, .zero_stage = 2}};
+    struct plan plan = {.ranks = 1,
+                        .data_parallel = 1,
+                        .tensor_parallel = 1,
+                        .pipeline = 1,
+                        .virtual_stages = 1,
+                        .schedule = SCHEDULE_1F1B,
+                        .layers = layers,
+                        .layer_count = 1};
+    assert_string_equal(figure_split(&plan, "x", line), "1 rank");
+    assert_string_equal(figure_schedule(&plan, text), "none");
+    assert_string_equal(figure_strategy(&plan, &layers[0], text), "-");
+    assert_false(figure_has_strategies(&plan));
+    plan.layer_count = 2;
+    assert_true(figure_has_strategies(&plan));
+    plan.ranks = 16;
+    plan.tensor_parallel = 4;
+    plan.pipeline = 2;
+    plan.data_parallel = 2;
+    assert_string_equal(figure_split(&plan, "x", line),
+                        "16 ranks = data 2 x tensor 4 x pipeline 2");
+    assert_string_equal(figure_schedule(&plan, text), "1f1b over 2 stages");
+    plan.data_parallel = 1;
+    plan.virtual_stages = 2;
+    plan.schedule = SCHEDULE_INTERLEAVED;
+    assert_string_equal(figure_split(&plan, "x", line), "16 ranks = tensor 4 x pipeline 2");
+    assert_string_equal(figure_schedule(&plan, text), "interleaved over 2 stages x 2 chunks");
+    assert_string_equal(figure_strategy(&plan, &layers[0], text), "stage 1, chunk 1");
+    assert_string_equal(figure_strategy(&plan, &layers[1], text),
+                        "stage 1, chunk 1, t 4 + sp, ZeRO 2");
+}
+
+/* Zero on both sides is nothing to show; what is not known, or was planned and did not happen, is.
+ */
+static void test_figures__idle(void **state)
+{
+    (void)state;
+    const struct quantity zero = {0, 0, PROVENANCE_MEASURED}, one = {1, 0, PROVENANCE_MEASURED};
+    const struct quantity absent = quantity_absent();
+    assert_true(figure_is_idle(&(struct comparison){.predicted = zero, .measured = zero}));
+    assert_true(figure_is_idle(&(struct comparison){.predicted = absent, .measured = zero}));
+    assert_false(figure_is_idle(&(struct comparison){.predicted = one, .measured = zero}));
+    assert_false(figure_is_idle(&(struct comparison){.predicted = zero, .measured = one}));
+    assert_false(figure_is_idle(&(struct comparison){.predicted = zero, .measured = absent}));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -110,6 +185,10 @@ int main(void)
         cmocka_unit_test(test_figures__date),
         cmocka_unit_test(test_figures__clean_keeps_text_and_replaces_the_rest),
         cmocka_unit_test(test_figures__clean_html_escapes),
+        cmocka_unit_test(test_figures__share),
+        cmocka_unit_test(test_figures__stage),
+        cmocka_unit_test(test_figures__how_a_plan_splits),
+        cmocka_unit_test(test_figures__idle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

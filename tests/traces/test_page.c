@@ -35,7 +35,7 @@ static void test_page__shows_the_golden_figures(void **state)
     assert_contains(html.data, "attention 0\xe2\x80\x93"
                                "2</td><td>3</td>");
     assert_contains(html.data, "attention 2 \xc2\xb7 forward \xc2\xb7 micro-batch 1 \xc2\xb7 ");
-    assert_contains(html.data, "gradient all-reduce \xc2\xb7 micro-batch 1");
+    assert_contains(html.data, "gradient reduction \xc2\xb7 micro-batch 1");
     text_free(&html);
     run_record_free(&record);
 }
@@ -52,8 +52,70 @@ static void test_page__timeline_draws_every_event(void **state)
     const char *end = strstr(timeline, "</section>");
     struct text section = {0};
     text_append_bytes(&section, timeline, (size_t)(end - timeline));
-    assert_int_equal(occurrences(section.data, "<rect "), record.event_count / 4);
+    assert_int_equal(occurrences(section.data, "<rect ") - occurrences(section.data, "\"veil\""),
+                     record.event_count / 4);
     text_free(&section);
+    text_free(&html);
+    run_record_free(&record);
+}
+
+/* The part of the page with this id, into `out`. */
+static void section(const struct text *html, const char *start, struct text *out)
+{
+    const char *begin = strstr(html->data, start);
+    assert_non_null(begin);
+    text_append_bytes(out, begin, (size_t)(strstr(begin, "</section>") - begin));
+}
+
+/* Every event has its rectangle; communication two, where a part of it was hidden and a part not.
+ */
+static void test_page__timeline_tells_hidden_from_exposed(void **state)
+{
+    (void)state;
+    struct run_record record;
+    struct text html = {0}, timeline = {0};
+    fixture_make_split(&record, 2);
+    write_page(&record, &html);
+    section(&html, "<section id=\"timeline\"", &timeline);
+    size_t compute = 0, hidden = 0, exposed = 0;
+    for (size_t i = 0; i < record.event_count; i++) {
+        const struct event *event = &record.events[i];
+        if (event->step != record.events[0].step)
+            continue;
+        compute += event->stream == STREAM_COMPUTE ? 1 : 0;
+        if (event->stream != STREAM_COMM)
+            continue;
+        hidden += event->waited_ns < event->end_ns - event->start_ns ? 1 : 0;
+        exposed += event->waited_ns > 0 ? 1 : 0;
+    }
+    assert_true(hidden > 0 && exposed > 0);
+    assert_int_equal(occurrences(timeline.data, "<title>"), compute + hidden + exposed);
+    assert_true(occurrences(timeline.data, "\"veil\"") > 0);
+    assert_int_equal(occurrences(timeline.data, " bare hidden\""), hidden);
+    assert_contains(timeline.data, "Stage 1: attention 2 to head</text>");
+    /* 4 micro-batches there and back on 8 ranks, all wide enough. */
+    assert_int_equal(occurrences(timeline.data, "class=\"batch\""), 4 * 2 * 8);
+    text_free(&timeline);
+    text_free(&html);
+    run_record_free(&record);
+}
+
+static void test_page__shows_how_the_plan_splits(void **state)
+{
+    (void)state;
+    struct run_record record;
+    struct text html = {0}, plan = {0}, communication = {0};
+    fixture_make_split(&record, 2);
+    write_page(&record, &html);
+    section(&html, "<section id=\"plan\"", &plan);
+    assert_contains(plan.data, "8 ranks = data 2 \xc3\x97 tensor 2 \xc3\x97 pipeline 2");
+    assert_contains(plan.data, "1f1b over 2 stages");
+    assert_contains(plan.data, "mlp 2\xe2\x80\x93"
+                               "3</td><td>2</td><td class=\"left\">stage 1, t 2 + sp, ZeRO 3");
+    section(&html, "<section id=\"communication\"", &communication);
+    assert_contains(communication.data, "<td>40</td><td>3.75 MiB</td><td>1.60 ms</td><td>1.60 ms");
+    text_free(&communication);
+    text_free(&plan);
     text_free(&html);
     run_record_free(&record);
 }
@@ -123,6 +185,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_page__shows_the_golden_figures),
         cmocka_unit_test(test_page__timeline_draws_every_event),
+        cmocka_unit_test(test_page__timeline_tells_hidden_from_exposed),
+        cmocka_unit_test(test_page__shows_how_the_plan_splits),
         cmocka_unit_test(test_page__hostile_text_is_escaped),
         cmocka_unit_test(test_page__absent_is_never_zero),
         cmocka_unit_test(test_page__long_runs_stay_small),

@@ -51,6 +51,8 @@ static void test_recorder__sums_equal_brute_force(void **state)
             int layer = (int)(next_random(&seed) % (LAYERS + 1)) - 1;
             int phase = (int)(next_random(&seed) % PHASE_OTHER);
             int64_t took = (int64_t)(next_random(&seed) % 100000);
+            int64_t waited = (int64_t)(next_random(&seed) % (uint64_t)(took + 1));
+            int64_t cost = i % 2 == STREAM_COMM ? waited : took - waited;
             if (layer == 1 && phase == PHASE_OPTIMIZER)
                 continue; /* stays unseen */
             record(recorder, (struct event){.start_ns = now,
@@ -58,11 +60,12 @@ static void test_recorder__sums_equal_brute_force(void **state)
                                             .step = step,
                                             .layer = layer,
                                             .phase = (uint8_t)phase,
-                                            .stream = (uint8_t)(i % 2)});
+                                            .stream = (uint8_t)(i % 2),
+                                            .waited_ns = waited});
             now += took;
-            ns[step][LAYERS][phase] += took;
+            ns[step][LAYERS][phase] += cost;
             if (layer >= 0)
-                ns[step][layer][phase] += took;
+                ns[step][layer][phase] += cost;
             seen[layer < 0 ? LAYERS : layer][phase] = true;
         }
         recorder_step_end(recorder, step, 1.0);
@@ -109,6 +112,56 @@ static void test_recorder__phases_sum_to_the_step(void **state)
         sum_s += find_row(recorder, EVENT_NO_LAYER, phase)->mean_s;
     assert_near(sum_s, 0.004, 1e-12);
     recorder_close(recorder);
+}
+
+/* A layer that computes for 2 ms and waits 1 ms for a collective inside; a gradient that flies 3 ms
+ * meanwhile and is waited for half a ms: 4.5 ms in all, however long the flights. */
+static void test_recorder__overlapping_events_sum_to_the_step(void **state)
+{
+    (void)state;
+    struct recorder *recorder =
+        open_recorder((struct recorder_options){.layer_count = 2, .end_step = 1});
+    record(recorder, (struct event){.start_ns = 1000000,
+                                    .end_ns = 2000000,
+                                    .stream = STREAM_COMM,
+                                    .phase = PHASE_TENSOR,
+                                    .waited_ns = 1000000});
+    record(recorder,
+           (struct event){.end_ns = 3000000, .phase = PHASE_BACKWARD, .waited_ns = 1000000});
+    record(recorder, (struct event){.start_ns = 500000,
+                                    .end_ns = 3500000,
+                                    .layer = 1,
+                                    .stream = STREAM_COMM,
+                                    .phase = PHASE_GRAD_REDUCE,
+                                    .waited_ns = 500000});
+    record(recorder,
+           (struct event){
+               .start_ns = 3500000, .end_ns = 4500000, .layer = 1, .phase = PHASE_OPTIMIZER});
+    recorder_step_end(recorder, 0, 0.0046);
+    assert_near(find_row(recorder, 0, PHASE_BACKWARD)->mean_s, 0.002, 1e-15);
+    assert_near(find_row(recorder, 0, PHASE_TENSOR)->mean_s, 0.001, 1e-15);
+    assert_near(find_row(recorder, 1, PHASE_GRAD_REDUCE)->mean_s, 0.0005, 1e-15);
+    assert_near(find_row(recorder, EVENT_NO_LAYER, PHASE_OTHER)->mean_s, 0.0001, 1e-12);
+    recorder_close(recorder);
+}
+
+/* One rank of a plain plan: 2 micro-batches of 10 layers, a data load each, and what follows. */
+static void test_recorder__step_events_cover_a_plan(void **state)
+{
+    (void)state;
+    struct run_record record;
+    fixture_make(&record, &fixture_full);
+    struct plan *plan = &record.plan;
+    assert_int_equal(recorder_step_events(plan, 0), 2 * 2 + 10 * (2 * 2 + 7));
+    plan->layers[3].zero_stage = 3;
+    assert_int_equal(recorder_step_events(plan, 1), 2 * 2 + 10 * (2 * 2 + 7) + 2 * 3);
+    run_record_free(&record);
+    /* Stages 0 and 1 have 5 layers each, ranks 0 and 1 of them the first; 4 micro-batches. */
+    fixture_make_split(&record, 2);
+    size_t tensor = 2 * 5, zero = 3, pipeline = 8 * 3 + 8;
+    assert_int_equal(recorder_step_events(&record.plan, 0),
+                     2 * 4 + 5 * (4 * (2 + tensor) + 7) + 2 * 4 * zero + pipeline);
+    run_record_free(&record);
 }
 
 /* A clock that says less than the events did must not give negative time. */
@@ -252,6 +305,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_recorder__sums_equal_brute_force),
         cmocka_unit_test(test_recorder__phases_sum_to_the_step),
+        cmocka_unit_test(test_recorder__overlapping_events_sum_to_the_step),
+        cmocka_unit_test(test_recorder__step_events_cover_a_plan),
         cmocka_unit_test(test_recorder__other_is_never_negative),
         cmocka_unit_test(test_recorder__keeps_the_steps_asked_for),
         cmocka_unit_test(test_recorder__counts_what_it_drops),

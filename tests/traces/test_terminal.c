@@ -29,8 +29,11 @@ static void test_terminal__shows_every_figure_with_its_unit(void **state)
                                "interpolated  measured");
     assert_contains(text.data, "throughput         26,947 tok/s     25,600 tok/s    +5.3 %");
     assert_contains(text.data, "energy                   1.40 J           1.50 J    -6.7 %");
-    assert_contains(text.data, "grad_reduce             1.71 ms          2.70 ms   -36.7 %     "
-                               "1.01");
+    assert_contains(text.data, "grad_reduce             1.71 ms          2.70 ms   -36.7 %    "
+                               "4.5 %     1.01");
+    assert_contains(text.data, "exposed        2.70 ms, 4.5 % of the step");
+    assert_lacks(text.data, "param_gather");
+    assert_lacks(text.data, "bubble");
     assert_contains(text.data, "attention 3    bf16  selective");
     assert_contains(text.data, "process                30.0 MiB         30.6 MiB    -2.0 %");
     assert_contains(text.data, "predicted / measured - 1");
@@ -52,6 +55,31 @@ static void test_terminal__columns_are_aligned(void **state)
             assert_int_equal(strcspn(line, "\n"), width);
     }
     text_free(&text);
+}
+
+static void test_terminal__shows_stages_bubble_and_communication(void **state)
+{
+    (void)state;
+    struct run_record record;
+    struct text text = {0};
+    fixture_make_split(&record, 2);
+    report(&record, &text);
+    assert_contains(text.data,
+                    "plan       8 ranks = data 2 x tensor 2 x pipeline 2, 1 thread each");
+    assert_contains(text.data, "schedule   1f1b over 2 stages");
+    assert_contains(text.data, "the stage with most to do is the one shown: stage 1\n");
+    assert_contains(text.data, "bubble         4.04 ms, 5.4 % of the step");
+    assert_contains(text.data, "tensor                 40     3.75 MiB      1.60 ms      1.60 ms");
+    assert_contains(text.data, "mlp 3          stage 1, t 2 + sp, ZeRO 3");
+    static const char *const tables[] = {"\nPhase ", "\nCommunication ", "\nLayer "};
+    for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
+        const char *line = strstr(text.data, tables[i]) + 1;
+        size_t width = strcspn(line, "\n");
+        for (; *line != '\n'; line += strcspn(line, "\n") + 1)
+            assert_int_equal(strcspn(line, "\n"), width);
+    }
+    text_free(&text);
+    run_record_free(&record);
 }
 
 static void test_terminal__absent_is_said(void **state)
@@ -104,6 +132,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_terminal__shows_every_figure_with_its_unit),
         cmocka_unit_test(test_terminal__columns_are_aligned),
+        cmocka_unit_test(test_terminal__shows_stages_bubble_and_communication),
         cmocka_unit_test(test_terminal__absent_is_said),
         cmocka_unit_test(test_terminal__failed_run_says_so),
         cmocka_unit_test(test_terminal__hostile_names_cannot_drive_it),

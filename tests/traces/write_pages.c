@@ -45,27 +45,48 @@ static void make_interrupted(struct run_record *record)
     record->plan.memory_cap_bytes = (uint64_t)80 << 20;
 }
 
-static enum status write_case(const char *folder, const struct page_case *page_case,
-                              struct error *err)
+/* Writes the page and the trace of the record, and frees it. */
+static enum status write_record(const char *folder, const char *name, struct run_record *record,
+                                struct error *err)
 {
-    struct run_record record;
     struct run_comparison comparison;
     struct text html = {0}, json = {0};
     char path[512];
-    fixture_make(&record, &page_case->options);
-    if (page_case->change)
-        page_case->change(&record);
-    TRY(compare_run(&record, &comparison, err));
-    TRY(page_write(&record, &comparison, &html, err));
-    TRY(chrome_write(&record, &json, err));
-    (void)snprintf(path, sizeof(path), "%s/%s.html", folder, page_case->name);
+    TRY(compare_run(record, &comparison, err));
+    TRY(page_write(record, &comparison, &html, err));
+    TRY(chrome_write(record, &json, err));
+    (void)snprintf(path, sizeof(path), "%s/%s.html", folder, name);
     TRY(file_write(path, html.data, html.bytes, err));
-    (void)snprintf(path, sizeof(path), "%s/%s.json", folder, page_case->name);
+    (void)snprintf(path, sizeof(path), "%s/%s.json", folder, name);
     TRY(file_write(path, json.data, json.bytes, err));
     text_free(&html);
     text_free(&json);
     run_comparison_clear(&comparison);
-    run_record_free(&record);
+    run_record_free(record);
+    return STATUS_OK;
+}
+
+static enum status write_case(const char *folder, const struct page_case *page_case,
+                              struct error *err)
+{
+    struct run_record record;
+    fixture_make(&record, &page_case->options);
+    if (page_case->change)
+        page_case->change(&record);
+    return write_record(folder, page_case->name, &record, err);
+}
+
+/* 4 ranks, where the only gradients to reduce are the tied table's, and 8 or 32. */
+static enum status write_split(const char *folder, struct error *err)
+{
+    static const int replicas[] = {1, 2, 8};
+    for (size_t i = 0; i < sizeof(replicas) / sizeof(replicas[0]); i++) {
+        struct run_record record;
+        char name[32];
+        fixture_make_split(&record, replicas[i]);
+        (void)snprintf(name, sizeof(name), "split-%d", record.plan.ranks);
+        TRY(write_record(folder, name, &record, err));
+    }
     return STATUS_OK;
 }
 
@@ -93,6 +114,10 @@ int main(int argc, char **argv)
             fprintf(stderr, "write_pages: %s: %s\n", cases[i].name, err.message);
             return 1;
         }
+    }
+    if (write_split(argv[1], &err) != STATUS_OK) {
+        fprintf(stderr, "write_pages: %s\n", err.message);
+        return 1;
     }
     return 0;
 }
