@@ -69,8 +69,8 @@ static const struct option_spec search_rows[] = {
      .type = OPTION_STRING,
      .offset = offsetof(struct plan_options, pins),
      .metavar = "KEY=VALUE,...",
-     .doc = "fix choices: micro-batch, micro-batches, dp, threads, recompute, precision; the last "
-            "two also for one kind, as in recompute:attention=selective"},
+     .doc = "fix choices: pp, dp, v, schedule, micro-batch, micro-batches, threads, tp, sp, zero, "
+            "recompute, precision; the last five also for one kind, as in zero:mlp=2"},
     {.name = "gap",
      .type = OPTION_REAL,
      .offset = offsetof(struct plan_options, gap),

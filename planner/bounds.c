@@ -17,45 +17,43 @@ double bounds_relaxed(const struct bounds *bounds, size_t stage, double multipli
 static double relaxed_strategy(const struct bounds *bounds, size_t stage, double multiplier,
                                const struct strategy *strategy)
 {
-    const struct partial partial = {.cost = strategy->cost,
-                                    .tau = strategy->tau,
-                                    .gamma = strategy->gamma,
-                                    .bytes = problem_stage_bytes(bounds->problem, stage, strategy)};
+    const struct stage_terms terms = problem_stage_terms(bounds->problem, stage, strategy);
+    const struct partial partial = {
+        .cost = terms.cost, .tau = terms.tau, .gamma = terms.gamma, .bytes = terms.bytes};
     return bounds_relaxed(bounds, stage, multiplier, &partial);
+}
+
+static uint64_t stage_bytes(const struct problem *problem, size_t stage,
+                            const struct strategy *strategy)
+{
+    return problem_stage_terms(problem, stage, strategy).bytes;
 }
 
 /* With one stage the maxima are sums: tau and gamma are costs like any other. */
 static double single_stage_cost(const struct problem *problem, const struct strategy *strategy)
 {
-    return strategy->cost + problem->weight_tau * strategy->tau +
-           problem->weight_gamma * strategy->gamma;
+    const struct stage_terms terms = problem_stage_terms(problem, 0, strategy);
+    return terms.cost + problem->weight_tau * terms.tau + problem->weight_gamma * terms.gamma;
 }
 
 /* ---- which strategies ---- */
-
-static bool class_has_transitions(const struct problem *problem, size_t class)
-{
-    if (!problem->transitions)
-        return false;
-    for (size_t other = 0; other < problem->class_count; other++) {
-        if (problem->transitions[class * problem->class_count + other] ||
-            problem->transitions[other * problem->class_count + class])
-            return true;
-    }
-    return false;
-}
 
 /* Replacing b by a never costs more and never needs more bytes. */
 static bool strategy_dominates(const struct problem *problem, size_t stage,
                                const struct strategy *a, const struct strategy *b)
 {
-    if (problem_stage_bytes(problem, stage, a) > problem_stage_bytes(problem, stage, b))
+    if ((problem->transitions && a->group != b->group) ||
+        (problem->needs & b->traits & ~a->traits) != 0)
+        return false;
+    const struct stage_terms x = problem_stage_terms(problem, stage, a);
+    const struct stage_terms y = problem_stage_terms(problem, stage, b);
+    if (x.bytes > y.bytes)
         return false;
     if (problem->stages == 1)
         return single_stage_cost(problem, a) <= single_stage_cost(problem, b);
-    double change = a->cost - b->cost + fmax(a->send_cost - b->send_cost, 0) +
-                    problem->weight_tau * fmax(a->tau - b->tau, 0) +
-                    problem->weight_gamma * fmax(a->gamma - b->gamma, 0);
+    double change = x.cost - y.cost + fmax(a->send_cost - b->send_cost, 0) +
+                    problem->weight_tau * fmax(x.tau - y.tau, 0) +
+                    problem->weight_gamma * fmax(x.gamma - y.gamma, 0);
     return change <= 0;
 }
 
@@ -63,7 +61,6 @@ static void admit_class(const struct problem *problem, size_t stage, uint64_t li
                         size_t class, struct admitted *out)
 {
     const struct layer_class *of = &problem->classes[class];
-    bool keep_all = class_has_transitions(problem, class);
     out->count = 0;
     for (size_t s = 0; s < of->strategy_count; s++) {
         const struct strategy *candidate = &of->strategies[s];
@@ -71,14 +68,14 @@ static void admit_class(const struct problem *problem, size_t stage, uint64_t li
             continue;
         size_t kept = 0;
         bool beaten = false;
-        for (size_t i = 0; !keep_all && i < out->count && !beaten; i++)
+        for (size_t i = 0; i < out->count && !beaten; i++)
             beaten =
                 strategy_dominates(problem, stage, &of->strategies[out->strategies[i]], candidate);
         if (beaten)
             continue;
         for (size_t i = 0; i < out->count; i++) {
             const struct strategy *other = &of->strategies[out->strategies[i]];
-            if (keep_all || !strategy_dominates(problem, stage, candidate, other))
+            if (!strategy_dominates(problem, stage, candidate, other))
                 out->strategies[kept++] = out->strategies[i];
         }
         out->strategies[kept++] = s;
@@ -114,7 +111,7 @@ static double relaxed_bytes(const struct bounds *bounds, size_t stage,
             const struct strategy *s =
                 &problem->classes[c].strategies[at->admitted[c].strategies[i]];
             double cost = relaxed_strategy(bounds, stage, multiplier, s);
-            double bytes = (double)problem_stage_bytes(problem, stage, s);
+            double bytes = (double)stage_bytes(problem, stage, s);
             if (cost < best || (cost <= best && bytes < best_bytes)) {
                 best = cost;
                 best_bytes = bytes;
@@ -136,7 +133,7 @@ static double multiplier_scale(const struct bounds *bounds, size_t stage,
             const struct strategy *s =
                 &problem->classes[c].strategies[at->admitted[c].strategies[i]];
             cost = fmax(cost, relaxed_strategy(bounds, stage, 0, s));
-            bytes = fmax(bytes, (double)problem_stage_bytes(problem, stage, s));
+            bytes = fmax(bytes, (double)stage_bytes(problem, stage, s));
         }
     }
     return cost > 0 && bytes > 0 ? cost / bytes : 0;
@@ -147,7 +144,7 @@ static void fill_class_bytes(const struct problem *problem, size_t stage, struct
     for (size_t c = 0; c < problem->class_count; c++) {
         uint64_t least = at->admitted[c].count > 0 ? UINT64_MAX : 0;
         for (size_t i = 0; i < at->admitted[c].count; i++) {
-            uint64_t bytes = problem_stage_bytes(
+            uint64_t bytes = stage_bytes(
                 problem, stage, &problem->classes[c].strategies[at->admitted[c].strategies[i]]);
             least = bytes < least ? bytes : least;
         }
@@ -329,7 +326,8 @@ static void extend_prefix(const struct bounds *bounds, size_t stage, size_t firs
             bytes += at->class_bytes[problem->layer_class[end - 1]];
             if (bytes > at->slack_bytes)
                 break;
-            row[end] = fmin(row[end], before + interval[end]);
+            if (problem_may_end(problem, stage, end))
+                row[end] = fmin(row[end], before + interval[end]);
         }
     }
 }
@@ -359,7 +357,8 @@ static void extend_suffix(const struct bounds *bounds, size_t stage, size_t end,
             bytes += at->class_bytes[problem->layer_class[first]];
             if (bytes > at->slack_bytes)
                 break;
-            row[first] = fmin(row[first], after + interval[first]);
+            if (stage == 0 || problem_may_end(problem, stage - 1, first))
+                row[first] = fmin(row[first], after + interval[first]);
         }
     }
 }
@@ -377,11 +376,14 @@ static void fill_rest(const struct bounds *bounds, size_t stage, struct stage_bo
             rest[l] = fmin(suffix[l], own + rest[l + 1]);
         }
     }
+    /* Only the last stage, and one whose end is fixed, has to go on. */
+    size_t end = problem->rules[stage].end;
+    if (stage + 1 == problem->stages)
+        end = last;
     at->rest_bytes[last] = 0;
     for (size_t l = last; l-- > 0;) {
-        /* Only the last stage has to go on to the end of the chain. */
         uint64_t least = at->class_bytes[problem->layer_class[l]];
-        at->rest_bytes[l] = stage + 1 == problem->stages ? at->rest_bytes[l + 1] + least : 0;
+        at->rest_bytes[l] = l < end ? at->rest_bytes[l + 1] + least : 0;
     }
 }
 
@@ -417,8 +419,26 @@ static int compare_bytes(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* With one stage, which has layers of all classes, a limit below this admits nothing for some. */
+static uint64_t least_limit(const struct problem *problem, const size_t *class_layers)
+{
+    uint64_t most = 0;
+    for (size_t c = 0; problem->stages == 1 && c < problem->class_count; c++) {
+        if (class_layers[c] == 0)
+            continue;
+        uint64_t least = UINT64_MAX;
+        for (size_t s = 0; s < problem->classes[c].strategy_count; s++) {
+            uint64_t bytes = problem->classes[c].strategies[s].scratch_bytes;
+            least = bytes < least ? bytes : least;
+        }
+        most = least > most ? least : most;
+    }
+    return most;
+}
+
 /* The distinct scratch sizes, ascending; where memory does not matter the largest will do. */
-static size_t scratch_limits(const struct problem *problem, uint64_t *limits)
+static size_t scratch_limits(const struct problem *problem, const size_t *class_layers,
+                             uint64_t *limits)
 {
     size_t count = 0;
     for (size_t c = 0; c < problem->class_count; c++) {
@@ -426,9 +446,10 @@ static size_t scratch_limits(const struct problem *problem, uint64_t *limits)
             limits[count++] = problem->classes[c].strategies[s].scratch_bytes;
     }
     qsort(limits, count, sizeof(*limits), compare_bytes);
+    uint64_t least = least_limit(problem, class_layers);
     size_t kept = 0;
     for (size_t i = 0; i < count; i++) {
-        if (kept == 0 || limits[i] != limits[kept - 1])
+        if (limits[i] >= least && (kept == 0 || limits[i] != limits[kept - 1]))
             limits[kept++] = limits[i];
     }
     if (problem->cap_bytes == PROBLEM_NO_CAP && problem->weight_memory <= 0) {
@@ -479,14 +500,14 @@ enum status bounds_init(struct bounds *out, const struct problem *problem,
         status = error_memory(err, strategy_count * sizeof(*limits), "the search's bounds");
         goto free_work;
     }
-    limit_count = scratch_limits(problem, limits);
+    for (size_t l = 0; l < problem->layer_count; l++)
+        class_layers[problem->layer_class[l]]++;
+    limit_count = scratch_limits(problem, class_layers, limits);
     assert(limit_count > 0);
     status = alloc_bounds(out, limit_count, err);
     if (status != STATUS_OK)
         goto free_work;
     fill_shares(out, shares);
-    for (size_t l = 0; l < problem->layer_count; l++)
-        class_layers[problem->layer_class[l]]++;
     for (size_t i = 0; i < out->stage_count; i++)
         init_stage(out, i / limit_count, limits[i % limit_count], i % limit_count == 0,
                    class_layers, &out->stages[i]);

@@ -111,10 +111,14 @@ static bool exchange_dominates(const struct problem *problem, const struct candi
                                const struct candidate *b)
 {
     const struct partial *x = &a->label.sums, *y = &b->label.sums;
-    return x->cost - y->cost + fmax(a->send_cost - b->send_cost, 0) +
-               problem->weight_tau * fmax(x->tau - y->tau, 0) +
-               problem->weight_gamma * fmax(x->gamma - y->gamma, 0) <=
-           0;
+    double change = x->cost - y->cost;
+    if (a->send_cost > b->send_cost)
+        change += a->send_cost - b->send_cost;
+    if (x->tau > y->tau)
+        change += problem->weight_tau * (x->tau - y->tau);
+    if (x->gamma > y->gamma)
+        change += problem->weight_gamma * (x->gamma - y->gamma);
+    return change <= 0;
 }
 
 /* Sort by group and bytes and keep what no other of its group dominates. */
@@ -196,35 +200,38 @@ static struct partial extend_sums(const struct generation *gen, const struct par
                                   const struct strategy *strategy, const struct transition *change)
 {
     const struct problem *problem = gen->problem;
-    double tau = strategy->tau + (change ? change->tau : 0), gamma = strategy->gamma;
+    const struct stage_terms terms = problem_stage_terms(problem, gen->stage, strategy);
+    double tau = terms.tau;
     struct partial sums = *before;
-    sums.cost += strategy->cost + (change ? change->cost : 0);
-    sums.bytes += problem_stage_bytes(problem, gen->stage, strategy);
+    if (change)
+        tau += problem_transition_tau(problem, gen->stage, change);
+    sums.cost += terms.cost + (change ? change->cost : 0);
+    sums.bytes += terms.bytes;
     if (problem->stages == 1) {
-        sums.cost += problem->weight_tau * tau + problem->weight_gamma * gamma;
+        sums.cost += problem->weight_tau * tau + problem->weight_gamma * terms.gamma;
     } else {
         sums.tau += tau;
-        sums.gamma += gamma;
+        sums.gamma += terms.gamma;
     }
     return sums;
 }
 
 static bool out_of_budget(struct generation *gen)
 {
-    if (gen->out->label_count + gen->candidates.count > LABELS_MAX ||
+    size_t most = gen->options->labels_most > 0 ? gen->options->labels_most : LABELS_MAX;
+    if (gen->out->label_count > most ||
+        gen->out->label_count + gen->candidates.count > LABELS_MAX ||
         limits_reached(gen->options->limits))
         gen->out->incomplete = true;
     return gen->out->incomplete;
 }
 
-/* Does the last strategy of a sequence that ends in this class matter to what follows? */
-static bool has_outgoing(const struct problem *problem, size_t class)
+/* What follows depends on the last strategy's group and on which traits are still missing. */
+static size_t label_group(const struct problem *problem, const struct strategy *last,
+                          const struct label *label)
 {
-    for (size_t to = 0; problem->transitions && to < problem->class_count; to++) {
-        if (problem->transitions[class * problem->class_count + to])
-            return true;
-    }
-    return false;
+    size_t group = problem->transitions ? last->group : 0;
+    return group * PROBLEM_TRAIT_SETS + (problem->needs & label->traits);
 }
 
 /* The parent's labels, each followed by every admitted strategy of the node's class. */
@@ -234,7 +241,6 @@ static enum status extend_node(struct generation *gen, const struct node *parent
     const struct problem *problem = gen->problem;
     const struct layer_class *class = &problem->classes[node->class];
     const struct admitted *admitted = &gen->at->admitted[node->class];
-    bool grouped = has_outgoing(problem, node->class);
     bool is_last_stage = gen->stage + 1 == problem->stages;
     gen->candidates.count = 0;
     for (size_t i = 0; i < parent->label_count; i++) {
@@ -244,16 +250,20 @@ static enum status extend_node(struct generation *gen, const struct node *parent
             return STATUS_OK;
         for (size_t a = 0; a < admitted->count; a++) {
             size_t s = admitted->strategies[a];
+            const struct strategy *strategy = &class->strategies[s];
             const struct transition *change =
                 before.parent == NO_PARENT
                     ? NULL
-                    : problem_transition(problem, parent->class, before.strategy, node->class, s);
+                    : problem_transition(
+                          problem, &problem->classes[parent->class].strategies[before.strategy],
+                          class, strategy);
             struct candidate item = {
-                .label = {.sums = extend_sums(gen, &before.sums, &class->strategies[s], change),
+                .label = {.sums = extend_sums(gen, &before.sums, strategy, change),
                           .parent = (uint32_t)index,
-                          .strategy = (uint32_t)s},
-                .group = grouped ? s : 0,
-                .send_cost = is_last_stage ? 0 : class->strategies[s].send_cost};
+                          .strategy = (uint32_t)s,
+                          .traits = before.traits | strategy->traits},
+                .send_cost = is_last_stage ? 0 : strategy->send_cost};
+            item.group = label_group(problem, strategy, &item.label);
             if (!node_prunes(gen, node, &item.label.sums))
                 TRY(push_candidate(&gen->candidates, &item, err));
         }
@@ -291,7 +301,8 @@ static enum status emit_interval(struct generation *gen, size_t first, size_t en
                                       .tau = sums->tau,
                                       .gamma = sums->gamma,
                                       .peak_bytes = peak_bytes,
-                                      .label = item->label.parent};
+                                      .label = item->label.parent,
+                                      .traits = item->label.traits};
         TRY(push_column(gen->out, &column, err));
     }
     return STATUS_OK;
@@ -320,6 +331,9 @@ static enum status emit_node(struct generation *gen, size_t node_index, size_t l
         for (size_t i = 0; !collected && i < node->label_count; i++) {
             struct candidate item = {.label = gen->out->labels[node->label_first + i]};
             item.label.parent = (uint32_t)(node->label_first + i);
+            item.group = problem->needs & item.label.traits;
+            if (problem->stages == 1 && (problem->needs & ~item.label.traits) != 0)
+                continue;
             if (gen->stage + 1 < problem->stages)
                 item.label.sums.cost += strategies[item.label.strategy].send_cost;
             TRY(push_candidate(&gen->candidates, &item, err));

@@ -17,6 +17,7 @@ struct label {
     struct partial sums; /* with one stage tau and gamma are in the cost */
     uint32_t parent;     /* index in the pool */
     uint32_t strategy;   /* of its last layer */
+    unsigned traits;     /* of all its layers */
 };
 
 struct column {
@@ -24,6 +25,7 @@ struct column {
     double cost, tau, gamma;  /* cost with send_cost */
     uint64_t peak_bytes;      /* with fixed_bytes and the scratch limit */
     uint32_t label;
+    unsigned traits; /* of all its layers */
 };
 
 /* Zero-initialise; release with columns_free. */
@@ -36,8 +38,9 @@ struct columns {
 };
 
 struct column_options {
-    double threshold; /* only solutions below this matter; INFINITY: all */
-    size_t buckets;   /* labels kept a sequence, by memory; 0: all, which is exact */
+    double threshold;   /* only solutions below this matter; INFINITY: all */
+    size_t buckets;     /* labels kept a sequence, by memory; 0: all, which is exact */
+    size_t labels_most; /* then it is incomplete; 0: no limit but memory's */
     const struct search_limits *limits;
 };
 

@@ -1,46 +1,132 @@
 #include "planner/infeasible.h"
 #include "base/units.h"
+#include "costmodel/predict.h"
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
-/* ---- dropping single pins ---- */
+/* ---- the leanest plan ---- */
+
+struct lean_search {
+    const struct space *space;
+    bool any_will_do; /* that fits */
+    double bytes;     /* of the leanest plan, at the quantile that the cap is held at; INFINITY */
+    bool fits;
+};
+
+static enum status lean_part(struct lean_search *search, const struct shape *shape,
+                             const struct part *part, struct error *err);
+
+/* What is charged too little splits the part, as in the search. */
+static enum status lean_plan(struct lean_search *search, const struct shape *shape,
+                             const struct part *part, const struct plan *plan, struct error *err)
+{
+    const struct planner_request *request = search->space->request;
+    struct prediction prediction = {0};
+    struct part *children = malloc(PART_CHILDREN_MAX * sizeof(*children));
+    if (!children)
+        return error_memory(err, PART_CHILDREN_MAX * sizeof(*children), "the leanest plan");
+    enum status status = STATUS_OK;
+    if (part_is_consistent(plan)) {
+        status = predict_plan(request->profile, plan, &prediction, err);
+        double bytes =
+            status == STATUS_OK ? memory_quantile_bytes(prediction.memory_bytes) : INFINITY;
+        search->bytes = fmin(search->bytes, bytes);
+        search->fits |=
+            request->memory_cap_bytes == 0 || bytes <= (double)request->memory_cap_bytes;
+    }
+    size_t count = part_split(search->space, shape, part, plan, children);
+    for (size_t i = 0; status == STATUS_OK && i < count; i++)
+        status = lean_part(search, shape, &children[i], err);
+    prediction_clear(&prediction);
+    free(children);
+    return status;
+}
+
+static enum status lean_work(struct lean_search *search, const struct shape *shape,
+                             const struct part *part, const struct part_problem *work,
+                             struct error *err)
+{
+    struct assignment assignment;
+    struct plan plan;
+    uint64_t bytes;
+    TRY(assignment_alloc(&assignment, work->problem.layer_count, err));
+    enum status status = problem_leanest(&work->problem, &bytes, &assignment, err);
+    double least = (double)bytes + memory_quantile_bytes(work->process_bytes);
+    if (status == STATUS_OK && bytes < UINT64_MAX && least < search->bytes) {
+        status = part_plan(work, &assignment, &plan, err);
+        if (status == STATUS_OK) {
+            status = lean_plan(search, shape, part, &plan, err);
+            plan_clear(&plan);
+        }
+    }
+    assignment_free(&assignment);
+    return status;
+}
+
+static enum status lean_part(struct lean_search *search, const struct shape *shape,
+                             const struct part *part, struct error *err)
+{
+    const struct objective_rates rates = {.per_byte = 1};
+    struct part_problem work;
+    bool is_empty;
+    if (search->any_will_do && search->fits)
+        return STATUS_OK;
+    TRY(part_open(&work, search->space, shape, part, &rates, &is_empty, err));
+    if (is_empty)
+        return STATUS_OK;
+    enum status status = lean_work(search, shape, part, &work, err);
+    part_close(&work);
+    return status;
+}
+
+static enum status find_leanest(const struct space *space, bool any_will_do,
+                                struct lean_search *out, struct error *err)
+{
+    const struct part whole = part_whole();
+    *out = (struct lean_search){.space = space, .any_will_do = any_will_do, .bytes = INFINITY};
+    for (size_t i = 0; i < space->count; i++)
+        TRY(lean_part(out, &space->shapes[i], &whole, err));
+    return STATUS_OK;
+}
+
+enum status space_has_plan(const struct space *space, bool *out, struct error *err)
+{
+    struct lean_search search;
+    TRY(find_leanest(space, true, &search, err));
+    *out = search.fits;
+    return STATUS_OK;
+}
+
+/* ---- relaxing the request ---- */
 
 /* Each tells whether there was anything to drop. */
-static bool drop_micro_batch(struct pins *pins)
+static bool drop_count(int64_t *pin)
 {
-    bool was_set = pins->micro_batch > 0;
-    pins->micro_batch = 0;
+    bool was_set = *pin > 0;
+    *pin = 0;
     return was_set;
 }
 
-static bool drop_micro_batches(struct pins *pins)
+static bool drop_degree(int *pin)
 {
-    bool was_set = pins->micro_batches > 0;
-    pins->micro_batches = 0;
+    bool was_set = *pin > 0;
+    *pin = 0;
     return was_set;
 }
 
-static bool drop_data_parallel(struct pins *pins)
+static bool drop_flag(bool *fixed)
 {
-    bool was_set = pins->data_parallel > 0;
-    pins->data_parallel = 0;
-    return was_set;
-}
-
-static bool drop_threads(struct pins *pins)
-{
-    bool was_set = pins->threads > 0;
-    pins->threads = 0;
+    bool was_set = *fixed;
+    *fixed = false;
     return was_set;
 }
 
 static bool drop_by_kind(bool fixed[LAYER_KIND_COUNT])
 {
     bool was_set = false;
-    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
-        was_set |= fixed[kind];
-        fixed[kind] = false;
-    }
+    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++)
+        was_set |= drop_flag(&fixed[kind]);
     return was_set;
 }
 
@@ -49,9 +135,62 @@ static bool drop_recompute(struct pins *pins)
     return drop_by_kind(pins->recompute_fixed);
 }
 
+static bool drop_zero(struct pins *pins)
+{
+    return drop_by_kind(pins->zero_fixed);
+}
+
+static bool drop_sequence_parallel(struct pins *pins)
+{
+    return drop_by_kind(pins->sequence_parallel_fixed);
+}
+
+static bool drop_tensor_parallel(struct pins *pins)
+{
+    bool was_set = false;
+    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++)
+        was_set |= drop_degree(&pins->tensor_parallel[kind]);
+    return was_set;
+}
+
+static bool drop_micro_batch(struct pins *pins)
+{
+    return drop_count(&pins->micro_batch);
+}
+
+static bool drop_micro_batches(struct pins *pins)
+{
+    return drop_count(&pins->micro_batches);
+}
+
 static bool drop_precision(struct pins *pins)
 {
     return drop_by_kind(pins->precision_fixed);
+}
+
+static bool drop_schedule(struct pins *pins)
+{
+    return drop_flag(&pins->schedule_fixed);
+}
+
+static bool drop_virtual_stages(struct pins *pins)
+{
+    return drop_degree(&pins->virtual_stages);
+}
+
+static bool drop_pipeline(struct pins *pins)
+{
+    return drop_degree(&pins->pipeline);
+}
+
+static bool drop_threads(struct pins *pins)
+{
+    return drop_degree(&pins->threads);
+}
+
+static bool drop_data_parallel(struct pins *pins)
+{
+    return drop_degree(&pins->data_parallel);
 }
 
 /* In the order in which we would rather give them up. */
@@ -60,25 +199,26 @@ static const struct {
     bool (*drop)(struct pins *pins);
 } pin_drops[] = {
     {"recompute", drop_recompute},
+    {"zero", drop_zero},
+    {"sp", drop_sequence_parallel},
     {"micro-batch", drop_micro_batch},
     {"micro-batches", drop_micro_batches},
+    {"schedule", drop_schedule},
+    {"v", drop_virtual_stages},
     {"precision", drop_precision},
+    {"tp", drop_tensor_parallel},
+    {"pp", drop_pipeline},
     {"threads", drop_threads},
     {"dp", drop_data_parallel},
 };
 
-/* The leanest plan without one pin; none when that pin was not set. */
-static enum status leanest_without(const struct space *space, size_t drop, struct leanest *out,
-                                   struct error *err)
+static enum status request_has_plan(const struct planner_request *request, bool *out,
+                                    struct error *err)
 {
-    struct planner_request relaxed = *space->request;
-    struct space wider;
-    *out = (struct leanest){.bytes = INFINITY};
-    if (!pin_drops[drop].drop(&relaxed.pins))
-        return STATUS_OK;
-    TRY(space_open(&wider, &relaxed, err));
-    enum status status = leanest_of_all(&wider, out, err);
-    space_close(&wider);
+    struct space space;
+    TRY(space_open(&space, request, err));
+    enum status status = space_has_plan(&space, out, err);
+    space_close(&space);
     return status;
 }
 
@@ -87,25 +227,51 @@ static enum status find_drop(const struct space *space, const char **name, struc
 {
     *name = NULL;
     for (size_t i = 0; !*name && i < sizeof(pin_drops) / sizeof(*pin_drops); i++) {
-        struct leanest leanest;
-        TRY(leanest_without(space, i, &leanest, err));
-        if (leanest.fits)
+        struct planner_request relaxed = *space->request;
+        bool fits = false;
+        if (pin_drops[i].drop(&relaxed.pins))
+            TRY(request_has_plan(&relaxed, &fits, err));
+        if (fits)
             *name = pin_drops[i].name;
+    }
+    return STATUS_OK;
+}
+
+/* The fewest further measured ranks with which a plan fits; 0: none do. */
+static enum status find_ranks(const struct space *space, int *ranks, struct error *err)
+{
+    enum { PLACEMENTS_MAX = 64 };
+    struct placement known[PLACEMENTS_MAX];
+    size_t count = profile_placements(space->request->profile, known, PLACEMENTS_MAX);
+    *ranks = 0;
+    for (size_t i = 0; *ranks == 0 && i < count && i < PLACEMENTS_MAX; i++) {
+        struct planner_request relaxed = *space->request;
+        bool fits = false;
+        if (known[i].ranks <= relaxed.ranks || (i > 0 && known[i].ranks == known[i - 1].ranks))
+            continue;
+        relaxed.ranks = known[i].ranks;
+        TRY(request_has_plan(&relaxed, &fits, err));
+        if (fits)
+            *ranks = relaxed.ranks;
     }
     return STATUS_OK;
 }
 
 /* ---- memory ---- */
 
-enum status leanest_of_all(const struct space *space, struct leanest *out, struct error *err)
+/* The cheapest ways out, in words, each ending in ", or ". */
+static enum status tell_ways_out(const struct space *space, char *out, size_t bytes,
+                                 struct error *err)
 {
-    *out = (struct leanest){.bytes = INFINITY};
-    for (size_t i = 0; i < space->count; i++) {
-        struct leanest own;
-        TRY(space_leanest(space, &space->candidates[i], &own, err));
-        out->bytes = fmin(out->bytes, own.bytes);
-        out->fits |= own.fits;
-    }
+    const char *pin;
+    int ranks;
+    char more_ranks[32] = "";
+    TRY(find_drop(space, &pin, err));
+    TRY(find_ranks(space, &ranks, err));
+    if (ranks > 0)
+        (void)snprintf(more_ranks, sizeof(more_ranks), "--ranks %d, or ", ranks);
+    (void)snprintf(out, bytes, "%s%s%s%s", pin ? "drop the " : "", pin ? pin : "",
+                   pin ? " pin, or " : "", more_ranks);
     return STATUS_OK;
 }
 
@@ -116,8 +282,8 @@ static enum status explain_memory(const struct space *space, double least,
     double cap = (double)space->request->memory_cap_bytes;
     unsigned long long enough_mib = (unsigned long long)ceil(least / MIB);
     char needed[UNIT_TEXT_BYTES], allowed[UNIT_TEXT_BYTES];
-    const char *pin;
-    TRY(find_drop(space, &pin, err));
+    char ways_out[96];
+    TRY(tell_ways_out(space, ways_out, sizeof(ways_out), err));
     out->leanest_bytes = (uint64_t)ceil(least);
     out->missing_bytes = out->leanest_bytes > space->request->memory_cap_bytes
                              ? out->leanest_bytes - space->request->memory_cap_bytes
@@ -126,27 +292,49 @@ static enum status explain_memory(const struct space *space, double least,
                    "memory: the leanest plan%s needs %s a rank, the cap is %s",
                    space->request->pins_text ? " with these pins" : "", format_bytes(least, needed),
                    format_bytes(cap, allowed));
-    if (pin)
-        (void)snprintf(out->relaxation, sizeof(out->relaxation),
-                       "drop the %s pin, or raise --memory-cap to %lluMiB", pin, enough_mib);
-    else
-        (void)snprintf(out->relaxation, sizeof(out->relaxation), "raise --memory-cap to %lluMiB",
-                       enough_mib);
+    (void)snprintf(out->relaxation, sizeof(out->relaxation), "%sraise --memory-cap to %lluMiB",
+                   ways_out, enough_mib);
     return error_set(err, STATUS_INFEASIBLE, "no feasible plan: %s; %s", out->constraint,
                      out->relaxation);
 }
 
 /* ---- shapes ---- */
 
+/* Ranks that the pinned degrees need at least. */
+static int64_t pinned_ranks(const struct pins *pins)
+{
+    int64_t widest = 1;
+    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
+        if (pins->tensor_parallel[kind] > widest)
+            widest = pins->tensor_parallel[kind];
+    }
+    int64_t replicas = pins->data_parallel > 0 ? pins->data_parallel : 1;
+    return replicas * widest * (pins->pipeline > 0 ? pins->pipeline : 1);
+}
+
 static enum status explain_ranks(const struct planner_request *request, struct infeasibility *out,
                                  struct error *err)
 {
-    int pinned = request->pins.data_parallel;
+    long long pinned = pinned_ranks(&request->pins);
     (void)snprintf(out->constraint, sizeof(out->constraint),
-                   "dp=%d is pinned, but only %d rank%s allowed", pinned, request->ranks,
-                   request->ranks == 1 ? " is" : "s are");
-    (void)snprintf(out->relaxation, sizeof(out->relaxation), "--ranks %d, or drop the dp pin",
-                   pinned);
+                   "the pins '%s' need %lld ranks, but only %d %s allowed",
+                   request->pins_text ? request->pins_text : "", pinned, request->ranks,
+                   request->ranks == 1 ? "is" : "are");
+    (void)snprintf(out->relaxation, sizeof(out->relaxation),
+                   "--ranks %lld, or lower the pinned pp, dp or tp", pinned);
+    return error_set(err, STATUS_INFEASIBLE, "no feasible plan: %s; %s", out->constraint,
+                     out->relaxation);
+}
+
+/* The pins leave the measured ranks no way to be split, or the split no schedule. */
+static enum status explain_pins(const struct space *space, const char *what,
+                                struct infeasibility *out, struct error *err)
+{
+    const char *pin;
+    TRY(find_drop(space, &pin, err));
+    (void)snprintf(out->constraint, sizeof(out->constraint), "%s", what);
+    (void)snprintf(out->relaxation, sizeof(out->relaxation), "drop the %s%s", pin ? pin : "",
+                   pin ? " pin" : "pins");
     return error_set(err, STATUS_INFEASIBLE, "no feasible plan: %s; %s", out->constraint,
                      out->relaxation);
 }
@@ -181,6 +369,22 @@ static int64_t least_distance(int64_t from, int64_t to)
     return from > to ? from - to : to - from;
 }
 
+/* Can the ranks be so many replicas, as far as the pinned degrees tell? */
+static bool may_be_replicas(const struct pins *pins, int ranks, int replicas)
+{
+    int64_t wanted = pinned_ranks(pins);
+    if (pins->data_parallel > 0 && replicas != pins->data_parallel)
+        return false;
+    if (pins->data_parallel == 0)
+        wanted *= replicas;
+    return ranks % wanted == 0;
+}
+
+static int64_t nearer(int64_t to, int64_t before, int64_t offer)
+{
+    return before == 0 || least_distance(offer, to) < least_distance(before, to) ? offer : before;
+}
+
 /* The global batch nearest to the one asked for that some placement and the pins divide. */
 static int64_t nearest_global_batch(const struct space *space)
 {
@@ -188,21 +392,20 @@ static int64_t nearest_global_batch(const struct space *space)
     const struct pins *pins = &request->pins;
     struct placement known[PLACEMENTS_SHOWN];
     size_t count = profile_placements(request->profile, known, PLACEMENTS_SHOWN);
-    int64_t nearest = 0;
+    int64_t nearest = 0, wanted = request->global_batch;
     for (size_t i = 0; i < count && i < PLACEMENTS_SHOWN; i++) {
         if (known[i].ranks > request->ranks ||
-            (pins->data_parallel > 0 && known[i].ranks != pins->data_parallel) ||
             (pins->threads > 0 && known[i].threads != pins->threads))
             continue;
-        int64_t unit = known[i].ranks * (pins->micro_batch > 0 ? pins->micro_batch : 1) *
-                       (pins->micro_batches > 0 ? pins->micro_batches : 1);
-        int64_t below = request->global_batch / unit * unit;
-        bool fixed = pins->micro_batch > 0 && pins->micro_batches > 0;
-        int64_t options[2] = {fixed || below == 0 ? unit : below, fixed ? unit : below + unit};
-        for (int o = 0; o < 2; o++) {
-            if (nearest == 0 || least_distance(options[o], request->global_batch) <
-                                    least_distance(nearest, request->global_batch))
-                nearest = options[o];
+        for (int replicas = 1; replicas <= known[i].ranks; replicas++) {
+            int64_t unit = replicas * (pins->micro_batch > 0 ? pins->micro_batch : 1) *
+                           (pins->micro_batches > 0 ? pins->micro_batches : 1);
+            bool is_fixed = pins->micro_batch > 0 && pins->micro_batches > 0;
+            int64_t below = is_fixed ? unit : wanted / unit * unit;
+            if (known[i].ranks % replicas != 0 || !may_be_replicas(pins, known[i].ranks, replicas))
+                continue;
+            nearest = nearer(wanted, nearest, below > 0 ? below : unit);
+            nearest = nearer(wanted, nearest, is_fixed ? unit : below + unit);
         }
     }
     return nearest;
@@ -232,18 +435,34 @@ static enum status explain_shape(const struct space *space, struct infeasibility
 enum status explain_infeasible(const struct space *space, struct infeasibility *out,
                                struct error *err)
 {
-    struct leanest leanest;
+    struct lean_search leanest;
     *out = (struct infeasibility){.constraint = ""};
-    if (space->request->pins.data_parallel > space->request->ranks)
+    if (pinned_ranks(&space->request->pins) > space->request->ranks)
         return explain_ranks(space->request, out, err);
     if (!space->any_placement)
         return explain_placements(space, err);
-    if (!space->any_shape)
+    if (!space->any_mesh)
+        return explain_pins(space,
+                            "no measured number of ranks is a product of the pinned pp, dp "
+                            "and tp",
+                            out, err);
+    if (!space->any_batch)
         return explain_shape(space, out, err);
+    if (!space->any_schedule)
+        return explain_pins(space,
+                            "the pinned schedule or v fits no pipeline that the ranks allow "
+                            "(interleaved: micro-batches in multiples of pp, and a layer of "
+                            "a block for each chunk)",
+                            out, err);
     if (space->count == 0) {
         *err = space->missing;
         return err->status;
     }
-    TRY(leanest_of_all(space, &leanest, err));
+    TRY(find_leanest(space, false, &leanest, err));
+    if (leanest.bytes == INFINITY)
+        return explain_pins(space,
+                            "the pins of embedding and tied head, which share a table, "
+                            "exclude each other, or no layer may be shared by as many ranks",
+                            out, err);
     return explain_memory(space, leanest.bytes, out, err);
 }

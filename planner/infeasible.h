@@ -2,12 +2,12 @@
 #ifndef TEMPER_PLANNER_INFEASIBLE_H
 #define TEMPER_PLANNER_INFEASIBLE_H
 
-#include "planner/space.h"
+#include "planner/part.h"
 
-/* The leanest plan of all candidates. */
-enum status leanest_of_all(const struct space *space, struct leanest *out, struct error *err);
+/* Does any plan of the space fit into the cap? */
+enum status space_has_plan(const struct space *space, bool *out, struct error *err);
 
-/* Fill `out` for a space without candidates that fit and return STATUS_INFEASIBLE; STATUS_INVALID
+/* Fill `out` for a space without plans that fit and return STATUS_INFEASIBLE; STATUS_INVALID
  * when measurements are what is missing. */
 enum status explain_infeasible(const struct space *space, struct infeasibility *out,
                                struct error *err);

@@ -4,7 +4,8 @@
 #include <setjmp.h>
 #include <stdlib.h>
 
-enum { PER_COLUMN_MAX = 6 }; /* rows a column stands in: tile, two links, tau, gamma, memory */
+/* Rows a column stands in: tile, two links, tau, gamma, memory, traits. */
+enum { PER_COLUMN_MAX = 6 + PROBLEM_TRAITS };
 
 /* A row block of one row a stage whose left side is at most a variable of its own. */
 struct maximum {
@@ -20,8 +21,9 @@ struct master {
     const struct search_limits *limits;
     glp_prob *lp;
     struct maximum tau, gamma, memory;
-    double unit;        /* objective coefficients are divided by it */
-    double base;        /* fixed_cost and all of stage_base */
+    int trait_rows[PROBLEM_TRAITS]; /* 0: not needed */
+    double unit;                    /* objective coefficients are divided by it */
+    double base;                    /* fixed_cost and all of stage_base */
     double *stage_base; /* [stages]: the cheapest column's cost, which the others are compared to */
     double *stage_work; /* [stages] */
 };
@@ -146,6 +148,10 @@ static void build_column(struct master *master, size_t q)
     put_maximum(&entries, &master->tau, column->stage, column->tau);
     put_maximum(&entries, &master->gamma, column->stage, column->gamma);
     put_maximum(&entries, &master->memory, column->stage, memory_of(column));
+    for (int t = 0; t < PROBLEM_TRAITS; t++) {
+        if (master->trait_rows[t] > 0 && (column->traits >> t & 1) != 0)
+            put(&entries, master->trait_rows[t], 1);
+    }
     glp_set_col_kind(master->lp, index, GLP_BV);
     glp_set_obj_coef(master->lp, index, column_objective(master, column));
     glp_set_mat_col(master->lp, index, entries.count, entries.rows, entries.values);
@@ -158,6 +164,10 @@ static void build(struct master *master)
     add_rows(master, problem->stages, GLP_FX, 1);
     if (problem->stages > 1)
         add_rows(master, (problem->stages - 1) * (problem->layer_count - 1), GLP_FX, 0);
+    for (int t = 0; problem->stages > 1 && t < PROBLEM_TRAITS; t++) {
+        if ((problem->needs >> t & 1) != 0)
+            master->trait_rows[t] = add_rows(master, 1, GLP_LO, 1);
+    }
     build_maximum(master, &master->tau);
     build_maximum(master, &master->gamma);
     build_maximum(master, &master->memory);
@@ -318,7 +328,8 @@ static void improve_choice(const struct master *master, size_t *chosen)
         const struct column *column = &master->columns->items[q];
         size_t before = chosen[column->stage];
         const struct column *other = &master->columns->items[before];
-        if (q == before || other->first != column->first || other->end != column->end)
+        if (q == before || other->first != column->first || other->end != column->end ||
+            (master->problem->needs & other->traits & ~column->traits) != 0)
             continue;
         chosen[column->stage] = q;
         double changed = choice_value(master, chosen);

@@ -5,6 +5,7 @@
  *     sum_{q on p} x_q = 1                                        each stage p
  *     sum_{q on p ending at l} x_q = sum_{q on p+1 starting at l} x_q    each p < P - 1, l
  *     sum_{q on p} tau_q x_q <= tau, likewise gamma and M         each stage p, where they weigh
+ *     sum_{q with the trait} x_q >= 1                             each trait that is needed
  *     x binary
  *
  * (set partitioning after column generation; the cap is in the columns already). With one stage the

@@ -4,8 +4,8 @@
 #include "costmodel/predict.h"
 #include "planner/bounds.h"
 #include "planner/infeasible.h"
+#include "planner/part.h"
 #include "planner/search.h"
-#include "planner/space.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,11 +15,16 @@
  */
 static const double same_share = 1e-11;
 
+/* A pipeline's time is known to the search only from below, so that to close its problem to the
+ * last digit would prove little: it is closed this far, or as far as this many labels go. */
+static const double pipeline_gap = 1e-3;
+enum { PIPELINE_LABELS = 50000 };
+
 static const double gib_bytes = 1024.0 * 1024.0 * 1024.0;
 
 /* ---- one objective over the whole space ---- */
 
-struct ranked_candidate {
+struct ranked_shape {
     size_t index;
     int64_t micro_batch;
     double bound;
@@ -28,8 +33,7 @@ struct ranked_candidate {
 /* The best plan of the space so far. */
 struct incumbent {
     bool found;
-    size_t candidate;
-    struct assignment assignment; /* owned */
+    struct plan plan; /* with its prediction, owned */
     double value;
     double bound; /* no plan of the space is below */
 };
@@ -39,16 +43,23 @@ struct outer {
     struct objective_rates rates;
     struct search_limits limits;
     double gap_target;
-    struct ranked_candidate *order; /* [space->count] */
-    bool *solved;                   /* [space->count], the planning's: ever given to the ILP */
+    struct ranked_shape *order; /* [space->count] */
+    bool *solved;               /* [space->count], the planning's: ever given to the ILP */
     struct incumbent best;
     uint64_t columns, labels;
 };
 
+static double value_of(const struct objective_rates *rates, const struct prediction *prediction)
+{
+    double energy = rates->per_joule > 0 ? rates->per_joule * prediction->energy_j.value : 0;
+    return rates->per_second * prediction->time_s.value +
+           rates->per_byte * prediction->memory_bytes.value + energy;
+}
+
 /* By bound; bounds that differ by rounding alone are ties, which the smaller micro-batch wins. */
 static int compare_ranked(const void *a, const void *b)
 {
-    const struct ranked_candidate *x = a, *y = b;
+    const struct ranked_shape *x = a, *y = b;
     float bound_x = (float)x->bound, bound_y = (float)y->bound;
     if (bound_x < bound_y || bound_x > bound_y)
         return bound_x < bound_y ? -1 : 1;
@@ -57,44 +68,74 @@ static int compare_ranked(const void *a, const void *b)
     return (x->index > y->index) - (x->index < y->index);
 }
 
-static enum status rank_candidates(struct outer *outer, struct error *err)
+static enum status rank_shape(const struct outer *outer, struct ranked_shape *out,
+                              struct error *err)
 {
-    for (size_t i = 0; i < outer->space->count; i++) {
-        struct candidate_problem work;
-        struct bounds bounds;
-        outer->order[i] =
-            (struct ranked_candidate){i, outer->space->candidates[i].micro_batch, INFINITY};
-        if (!space_problem(outer->space, &outer->space->candidates[i], &outer->rates, &work))
-            continue;
-        TRY(bounds_init(&bounds, &work.problem, NULL, err));
-        outer->order[i].bound = bounds_total(&bounds);
+    const struct part whole = part_whole();
+    struct part_problem work;
+    struct bounds bounds;
+    bool is_empty;
+    TRY(part_open(&work, outer->space, &outer->space->shapes[out->index], &whole, &outer->rates,
+                  &is_empty, err));
+    if (is_empty)
+        return STATUS_OK;
+    enum status status = bounds_init(&bounds, &work.problem, NULL, err);
+    if (status == STATUS_OK) {
+        out->bound = bounds_total(&bounds);
         bounds_free(&bounds);
     }
-    qsort(outer->order, outer->space->count, sizeof(*outer->order), compare_ranked);
+    part_close(&work);
+    return status;
+}
+
+static enum status rank_shapes(struct outer *outer, struct error *err)
+{
+    const struct space *space = outer->space;
+    for (size_t i = 0; i < space->count; i++) {
+        const struct prices *prices = &space->prices[space->shapes[i].prices];
+        outer->order[i] = (struct ranked_shape){i, prices->mesh.micro_batch, INFINITY};
+        TRY(rank_shape(outer, &outer->order[i], err));
+    }
+    qsort(outer->order, space->count, sizeof(*outer->order), compare_ranked);
     return STATUS_OK;
+}
+
+static bool prediction_fits(const struct planner_request *request,
+                            const struct prediction *prediction)
+{
+    return request->memory_cap_bytes == 0 ||
+           memory_quantile_bytes(prediction->memory_bytes) <= (double)request->memory_cap_bytes;
+}
+
+/* Take the plan if it is the best so far; it is released or moved either way. */
+static void offer_plan(struct outer *outer, struct plan *plan)
+{
+    struct incumbent *best = &outer->best;
+    double value = value_of(&outer->rates, &plan->prediction);
+    if (!part_is_consistent(plan) || !prediction_fits(outer->space->request, &plan->prediction) ||
+        isnan(value) || (best->found && value >= best->value)) {
+        plan_clear(plan);
+        return;
+    }
+    plan_clear(&best->plan);
+    best->plan = *plan;
+    best->value = value;
+    best->found = true;
 }
 
 /* Another objective's best is a first guess at this one's. */
 static enum status offer_guess(struct outer *outer, const struct incumbent *guess,
                                struct error *err)
 {
-    struct candidate_problem work;
-    if (!guess->found || !space_problem(outer->space, &outer->space->candidates[guess->candidate],
-                                        &outer->rates, &work))
+    struct plan plan;
+    if (!guess->found)
         return STATUS_OK;
-    double value = problem_evaluate(&work.problem, &guess->assignment, NULL);
-    if (outer->best.found && value >= outer->best.value)
-        return STATUS_OK;
-    if (!outer->best.found)
-        TRY(assignment_alloc(&outer->best.assignment, outer->space->layer_count, err));
-    outer->best.found = true;
-    outer->best.candidate = guess->candidate;
-    outer->best.value = value;
-    assignment_copy(&outer->best.assignment, &guess->assignment, outer->space->layer_count);
+    TRY(plan_copy(&plan, &guess->plan, err));
+    offer_plan(outer, &plan);
     return STATUS_OK;
 }
 
-/* What candidates below this could still matter. */
+/* What plans below this could still matter. */
 static double outer_threshold(const struct outer *outer)
 {
     if (!outer->best.found)
@@ -103,52 +144,150 @@ static double outer_threshold(const struct outer *outer)
     return outer->best.value - share * fabs(outer->best.value);
 }
 
-static enum status solve_candidate(struct outer *outer, const struct ranked_candidate *ranked,
-                                   struct error *err)
+/* ---- one part ---- */
+
+struct visit {
+    struct outer *outer;
+    size_t shape;
+};
+
+static enum status visit_part(const struct visit *visit, const struct part *part, double bound,
+                              struct error *err);
+
+static void close_part(struct outer *outer, double bound)
 {
-    const struct search_options options = {
-        .upper_bound = outer->best.found ? outer->best.value : INFINITY,
-        .gap_target = outer->gap_target,
-        .limits = outer->limits,
-    };
-    struct candidate_problem work;
-    struct solution solution;
-    if (!space_problem(outer->space, &outer->space->candidates[ranked->index], &outer->rates,
-                       &work))
-        return STATUS_OK;
-    TRY(problem_solve(&work.problem, &options, &solution, err));
-    outer->solved[ranked->index] = true;
-    outer->columns += solution.columns;
-    outer->labels += solution.labels;
-    outer->best.bound = fmin(outer->best.bound, fmax(solution.bound, ranked->bound));
-    if (solution.found) {
-        assignment_free(&outer->best.assignment);
-        outer->best.assignment = solution.assignment;
-        outer->best.candidate = ranked->index;
-        outer->best.value = solution.value;
-        outer->best.found = true;
-        solution.assignment = (struct assignment){0};
-    }
-    solution_free(&solution);
+    outer->best.bound = fmin(outer->best.bound, bound);
+}
+
+static enum status visit_children(const struct visit *visit, const struct part *children,
+                                  size_t count, double bound, struct error *err)
+{
+    for (size_t i = 0; i < count; i++)
+        TRY(visit_part(visit, &children[i], bound, err));
     return STATUS_OK;
 }
 
-/* Candidates by rising bound, but for those whose bound is not below the best plan; when the limits
- * are reached, only until some plan is in hand. */
+/* Was the solution's plan charged all its bytes, or do bytes not matter? */
+static bool is_charged_fully(const struct visit *visit, const struct part_problem *work,
+                             const struct solution *solution, const struct plan *plan)
+{
+    const struct outer *outer = visit->outer;
+    uint64_t peak_bytes;
+    if (!part_is_consistent(plan) || !prediction_fits(outer->space->request, &plan->prediction))
+        return false;
+    if (outer->rates.per_byte <= 0)
+        return true;
+    (void)problem_evaluate(&work->problem, &solution->assignment, &peak_bytes);
+    double charged = (double)peak_bytes + work->process_bytes.value;
+    return plan->prediction.memory_bytes.value <= charged + 0.5;
+}
+
+/* Offer what solves the part, then close it or split it. */
+static enum status use_solution(const struct visit *visit, const struct part *part, double bound,
+                                const struct part_problem *work, const struct solution *solution,
+                                struct error *err)
+{
+    struct outer *outer = visit->outer;
+    const struct space *space = outer->space;
+    const struct shape *shape = &space->shapes[visit->shape];
+    struct plan plan;
+    size_t count = 0;
+    TRY(part_plan(work, &solution->assignment, &plan, err));
+    enum status status = predict_plan(space->request->profile, &plan, &plan.prediction, err);
+    struct part *children = malloc(PART_CHILDREN_MAX * sizeof(*children));
+    if (status == STATUS_OK && !children)
+        status = error_memory(err, PART_CHILDREN_MAX * sizeof(*children), "the search");
+    if (status == STATUS_OK && !is_charged_fully(visit, work, solution, &plan))
+        count = part_split(space, shape, part, &plan, children);
+    if (status == STATUS_OK)
+        offer_plan(outer, &plan);
+    else
+        plan_clear(&plan);
+    if (status == STATUS_OK && count > 0)
+        status = visit_children(visit, children, count, bound, err);
+    else
+        close_part(outer, bound);
+    free(children);
+    return status;
+}
+
+/* Memory alone needs no columns. */
+static enum status solve_memory(const struct problem *problem, double upper_bound,
+                                struct solution *out, struct error *err)
+{
+    uint64_t bytes;
+    *out = (struct solution){.bound = INFINITY};
+    TRY(assignment_alloc(&out->assignment, problem->layer_count, err));
+    enum status status = problem_leanest(problem, &bytes, &out->assignment, err);
+    if (status == STATUS_OK && bytes <= problem->cap_bytes && bytes < UINT64_MAX) {
+        out->value = out->bound = problem_evaluate(problem, &out->assignment, NULL);
+        out->found = out->value < upper_bound;
+    }
+    if (status != STATUS_OK || !out->found)
+        assignment_free(&out->assignment);
+    return status;
+}
+
+static enum status solve_part(const struct outer *outer, const struct problem *problem,
+                              struct solution *out, struct error *err)
+{
+    bool is_pipeline = problem->stages > 1;
+    const struct search_options options = {
+        .upper_bound = outer->best.found ? outer->best.value : INFINITY,
+        .gap_target = is_pipeline ? fmax(outer->gap_target, pipeline_gap) : outer->gap_target,
+        .labels_most = is_pipeline ? PIPELINE_LABELS : 0,
+        .limits = outer->limits,
+    };
+    if (outer->rates.per_second <= 0 && outer->rates.per_joule <= 0)
+        return solve_memory(problem, options.upper_bound, out, err);
+    return problem_solve(problem, &options, out, err);
+}
+
+/* `bound`: no plan of the part is below it. */
+static enum status visit_part(const struct visit *visit, const struct part *part, double bound,
+                              struct error *err)
+{
+    struct outer *outer = visit->outer;
+    struct part_problem work;
+    struct solution solution;
+    bool is_empty;
+    if ((outer->best.found && limits_reached(&outer->limits)) || bound >= outer_threshold(outer)) {
+        close_part(outer, bound);
+        return STATUS_OK;
+    }
+    TRY(part_open(&work, outer->space, &outer->space->shapes[visit->shape], part, &outer->rates,
+                  &is_empty, err));
+    if (is_empty)
+        return STATUS_OK;
+    enum status status = solve_part(outer, &work.problem, &solution, err);
+    if (status == STATUS_OK) {
+        double sharper = fmax(bound, solution.bound);
+        outer->solved[visit->shape] = true;
+        outer->columns += solution.columns;
+        outer->labels += solution.labels;
+        if (solution.found)
+            status = use_solution(visit, part, sharper, &work, &solution, err);
+        else
+            close_part(outer, sharper);
+        solution_free(&solution);
+    }
+    part_close(&work);
+    return status;
+}
+
+/* Shapes by rising bound, but for those whose bound is not below the best plan; when the limits are
+ * reached, only until some plan is in hand. */
 static enum status search_space(struct outer *outer, struct error *err)
 {
     const struct reporter *reporter = &outer->space->request->reporter;
+    const struct part whole = part_whole();
     size_t count = outer->space->count;
     outer->best.bound = INFINITY;
-    TRY(rank_candidates(outer, err));
+    TRY(rank_shapes(outer, err));
     for (size_t i = 0; i < count; i++) {
-        const struct ranked_candidate *next = &outer->order[i];
-        bool is_over = outer->best.found && limits_reached(&outer->limits);
+        const struct visit visit = {outer, outer->order[i].index};
         report_progress(reporter, "plans", i, count);
-        if (is_over || next->bound >= outer_threshold(outer))
-            outer->best.bound = fmin(outer->best.bound, next->bound);
-        else
-            TRY(solve_candidate(outer, next, err));
+        TRY(visit_part(&visit, &whole, outer->order[i].bound, err));
     }
     report_progress(reporter, "plans", count, count);
     outer->best.bound = fmin(outer->best.bound, outer->best.value);
@@ -186,7 +325,7 @@ static enum status outer_open(struct outer *out, const struct planning *planning
 
 static void outer_close(struct outer *outer)
 {
-    assignment_free(&outer->best.assignment);
+    plan_clear(&outer->best.plan);
     free(outer->order);
 }
 
@@ -197,15 +336,20 @@ static double weight_of(const struct planner_request *request, int single)
     return weights[single];
 }
 
-static bool energy_is_known(const struct space *space)
+static enum status energy_is_known(const struct space *space, bool *is_known, struct error *err)
 {
     const struct objective_rates rates = {.per_joule = 1};
-    for (size_t i = 0; i < space->count; i++) {
-        struct candidate_problem work;
-        if (space_problem(space, &space->candidates[i], &rates, &work))
-            return true;
+    const struct part whole = part_whole();
+    *is_known = false;
+    for (size_t i = 0; i < space->count && !*is_known; i++) {
+        struct part_problem work;
+        bool is_empty;
+        TRY(part_open(&work, space, &space->shapes[i], &whole, &rates, &is_empty, err));
+        *is_known = !is_empty;
+        if (!is_empty)
+            part_close(&work);
     }
-    return false;
+    return STATUS_OK;
 }
 
 /* The best value of one quantity alone under cap and pins. */
@@ -218,7 +362,7 @@ static enum status solve_single(struct planning *planning, int single, double *u
         [SINGLE_ENERGY] = {.per_joule = 1},
     };
     struct outer *outer = &planning->singles[single];
-    TRY(outer_open(outer, planning, &rates[single], 0, err));
+    TRY(outer_open(outer, planning, &rates[single], planning->request->gap_target, err));
     TRY(search_space(outer, err));
     if (outer->best.found && outer->best.value > 0)
         *unit = outer->best.value;
@@ -229,7 +373,8 @@ static enum status choose_units(struct planning *planning, struct error *err)
 {
     const struct planner_request *request = planning->request;
     struct plan_objective *objective = &planning->objective;
-    bool has_energy = energy_is_known(&planning->space);
+    bool has_energy;
+    TRY(energy_is_known(&planning->space, &has_energy, err));
     double *const units[SINGLE_COUNT] = {&objective->time_unit_s, &objective->memory_unit_bytes,
                                          &objective->energy_unit_j};
     *objective = (struct plan_objective){.weight_time = request->weight_time,
@@ -266,43 +411,10 @@ double planner_objective(const struct plan_objective *objective,
                          const struct prediction *prediction)
 {
     const struct objective_rates rates = rates_of(objective);
-    double energy = rates.per_joule > 0 ? rates.per_joule * prediction->energy_j.value : 0;
-    return rates.per_second * prediction->time_s.value +
-           rates.per_byte * prediction->memory_bytes.value + energy;
+    return value_of(&rates, prediction);
 }
 
 /* ---- the plan ---- */
-
-static enum status fill_layers(const struct planning *planning, struct plan *plan,
-                               struct error *err)
-{
-    const struct outer *final = &planning->final;
-    const struct space *space = &planning->space;
-    const struct candidate *candidate = &space->candidates[final->best.candidate];
-    struct candidate_problem work;
-    plan->layers = calloc(space->layer_count, sizeof(*plan->layers));
-    if (!plan->layers)
-        return error_memory(err, space->layer_count * sizeof(*plan->layers), "the plan");
-    plan->layer_count = space->layer_count;
-    (void)space_problem(space, candidate, &final->rates, &work);
-    for (size_t l = 0; l < space->layer_count; l++) {
-        size_t class = work.problem.layer_class[l];
-        struct layer_precision_mode mode = work.modes[class][final->best.assignment.strategies[l]];
-        plan->layers[l] = (struct layer_strategy){
-            .tensor_parallel = 1, .recompute = mode.recompute, .precision = mode.precision};
-    }
-    return STATUS_OK;
-}
-
-static bool everything_is_pinned(const struct planner_request *request)
-{
-    const struct pins *pins = &request->pins;
-    bool all = pins->threads > 0 && (pins->data_parallel > 0 || request->ranks == 1) &&
-               (pins->micro_batch > 0 || pins->micro_batches > 0);
-    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++)
-        all = all && pins->recompute_fixed[kind] && pins->precision_fixed[kind];
-    return all;
-}
 
 static void judge(const struct planning *planning, struct plan *plan)
 {
@@ -315,22 +427,16 @@ static void judge(const struct planning *planning, struct plan *plan)
     objective->gap =
         objective->value > 0 ? (objective->value - objective->bound) / objective->value : 0;
     plan->status = objective->gap > 0 ? PLAN_GAP : PLAN_OPTIMAL;
-    if (everything_is_pinned(planning->request))
+    if (space_is_single(&planning->space))
         plan->status = PLAN_PREDICTED;
 }
 
-static enum status fill_plan(const struct planning *planning, struct plan *plan, struct error *err)
+static enum status fill_plan(struct planning *planning, struct plan *plan, struct error *err)
 {
     const struct planner_request *request = planning->request;
-    const struct candidate *candidate = &planning->space.candidates[planning->final.best.candidate];
-    plan->model = *request->model;
-    plan->ranks = plan->data_parallel = candidate->placement.ranks;
-    plan->pipeline = 1;
-    plan->threads = candidate->placement.threads;
-    plan->global_batch = request->global_batch;
-    plan->micro_batch = candidate->micro_batch;
-    plan->micro_batches = candidate->micro_batches;
-    plan->memory_cap_bytes = request->memory_cap_bytes;
+    struct incumbent *best = &planning->final.best;
+    *plan = best->plan;
+    best->plan = (struct plan){.layers = NULL};
     plan->objective = planning->objective;
     plan->created_unix_ms = clock_unix_ms();
     hash_format(model_hash(request->model), plan->model_hash);
@@ -338,8 +444,6 @@ static enum status fill_plan(const struct planning *planning, struct plan *plan,
     (void)snprintf(plan->host, sizeof(plan->host), "%s", profile_host(request->profile));
     (void)snprintf(plan->pins, sizeof(plan->pins), "%s",
                    request->pins_text ? request->pins_text : "");
-    TRY(fill_layers(planning, plan, err));
-    TRY(predict_plan(request->profile, plan, &plan->prediction, err));
     judge(planning, plan);
     return plan_validate(plan, "the plan found", err);
 }
@@ -377,7 +481,7 @@ static void count_work(const struct planning *planning, struct search_statistics
         out->labels += planning->singles[single].labels;
     }
     for (size_t i = 0; i < planning->space.count; i++) {
-        const struct ranked_candidate *ranked = &final->order[i];
+        const struct ranked_shape *ranked = &final->order[i];
         bool solved = planning->solved[ranked->index];
         out->solved += solved;
         out->bounded_away += !solved && ranked->bound >= outer_threshold(final);
@@ -405,9 +509,9 @@ static enum status find_plan(struct planning *planning, struct planner_result *o
 static enum status plan_in_space(struct planning *planning, struct planner_result *out,
                                  struct error *err)
 {
-    struct leanest leanest;
-    TRY(leanest_of_all(&planning->space, &leanest, err));
-    if (!leanest.fits)
+    bool some_fits;
+    TRY(space_has_plan(&planning->space, &some_fits, err));
+    if (!some_fits)
         return explain_infeasible(&planning->space, &out->infeasibility, err);
     planning->solved = calloc(planning->space.count, sizeof(*planning->solved));
     if (!planning->solved)

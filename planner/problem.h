@@ -2,47 +2,62 @@
  * strategies, cut into pipeline stages.
  *
  * A solution gives every layer a strategy and a stage. Stages are intervals of the chain in order,
- * none empty. With sums over the layers of a stage p and 1F1B's micro-batches in flight
- * k_p = min(micro_batches, stages - p) (Narayanan et al. 2021), it costs
+ * none empty. With sums over the layers and transitions of a stage p, it costs
  *
- *     fixed_cost + sum cost + sum transition.cost + sum send_cost of the last layer of each but the
- *     last stage + weight_tau * max_p (sum tau + sum transition.tau) + weight_gamma * max_p sum
- * gamma
- *     + weight_memory * max_p M_p,    M_p = fixed_bytes + sum (static + k_p inflight) + max scratch
+ *     fixed_cost + sum cost + sum first_cost of the first stage + sum send_cost of the last layer
+ * of each but the last stage
+ *     + weight_tau * max_p sum (tau - warm_up_p * head) + weight_gamma * max_p sum gamma
+ *     + weight_memory * max_p M_p,
+ *     M_p = fixed_bytes + sum (static + in_flight_p * inflight) + max scratch
  *
- * and is feasible when every M_p <= cap_bytes. What is spent once a layer (its own time, energy) is
- * in `cost`; tau is what the slowest stage repeats for each further micro-batch, gamma the gradient
- * synchronisation of which only the longest is waited for. Costs, weights, tau and gamma are finite
- * and >= 0 and in units of the caller's objective; bytes are exact integers. */
+ * and is feasible when every M_p <= cap_bytes and, each of the traits that the problem needs
+ * is that of some layer's strategy. What is spent once a layer (its own time, energy) is in `cost`;
+ * tau is what the slowest stage repeats for each further micro-batch, less the forward passes
+ * (`head`) that its warm-up does while the stages behind it work; gamma what all stages do at once
+ * and wait for. Costs, weights, tau and gamma are finite, those of transitions and sends are
+ * >= 0, and all in units of the caller's objective; bytes are exact integers. */
 #ifndef TEMPER_PLANNER_PROBLEM_H
 #define TEMPER_PLANNER_PROBLEM_H
 
 #include "base/error.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct strategy {
     double cost;
-    double tau;
+    double tau, head; /* 0 <= head <= tau */
     double gamma;
-    double send_cost; /* of handing the layer's output to the next stage */
+    double first_cost; /* on the first stage only */
+    double send_cost;  /* of handing the layer's output to the next stage */
     uint64_t static_bytes;
     uint64_t inflight_bytes; /* per micro-batch in flight */
     uint64_t scratch_bytes;  /* shared by the layers of a stage */
+    size_t group;            /* what transitions depend on */
+    unsigned traits;         /* bits, see problem.needs */
 };
 
 struct layer_class {
     size_t strategy_count; /* > 0 */
     const struct strategy *strategies;
+    bool follows_nothing; /* what stands before it in the chain is not its neighbour */
 };
 
-/* Between two neighbours in one stage: resharding, casting. */
+/* Between two neighbours in one stage: resharding. */
 struct transition {
     double cost;
-    double tau;
+    double tau, head;
+};
+
+struct stage_rule {
+    uint64_t in_flight; /* micro-batches */
+    double warm_up;     /* share of `head` that its tau does not count, 0 .. 1 */
+    size_t end;         /* the layer after its last; 0: free */
 };
 
 #define PROBLEM_NO_CAP UINT64_MAX
+
+enum { PROBLEM_TRAITS = 2, PROBLEM_TRAIT_SETS = 1 << PROBLEM_TRAITS };
 
 /* Everything is borrowed and stays the caller's. */
 struct problem {
@@ -50,25 +65,35 @@ struct problem {
     const size_t *layer_class; /* [layer_count], each < class_count */
     size_t class_count;
     const struct layer_class *classes;
-    /* [class_count * class_count], [from * class_count + to] is [strategies of from][strategies of
-     * to], or NULL where changes are free; the whole NULL when all are. */
-    const struct transition *const *transitions;
-    size_t stages; /* 1 .. layer_count */
-    int64_t micro_batches;
+    /* [group_count * group_count], [from * group_count + to]; NULL: changes are free. */
+    const struct transition *transitions;
+    size_t group_count;
+    size_t stages;                  /* 1 .. layer_count */
+    const struct stage_rule *rules; /* [stages]; all ends are free or none is */
     double weight_tau, weight_gamma;
     double weight_memory; /* per byte */
     double fixed_cost;
     uint64_t fixed_bytes; /* of every stage */
     uint64_t cap_bytes;   /* PROBLEM_NO_CAP: none */
+    unsigned needs;       /* each of these traits must be that of some layer's strategy */
 };
 
-/* Bytes of one layer on one stage, without scratch. */
-uint64_t problem_stage_bytes(const struct problem *problem, size_t stage,
-                             const struct strategy *strategy);
+/* One layer on one stage, without send_cost and scratch. */
+struct stage_terms {
+    double cost, tau, gamma;
+    uint64_t bytes;
+};
+struct stage_terms problem_stage_terms(const struct problem *problem, size_t stage,
+                                       const struct strategy *strategy);
+/* May a stage end before layer `end`? */
+bool problem_may_end(const struct problem *problem, size_t stage, size_t end);
 /* NULL where the change is free. */
-const struct transition *problem_transition(const struct problem *problem, size_t from_class,
-                                            size_t from_strategy, size_t to_class,
-                                            size_t to_strategy);
+const struct transition *problem_transition(const struct problem *problem,
+                                            const struct strategy *from,
+                                            const struct layer_class *to_class,
+                                            const struct strategy *to);
+double problem_transition_tau(const struct problem *problem, size_t stage,
+                              const struct transition *change);
 
 struct assignment {
     size_t *strategies; /* [layer_count], owned; index into the class's strategies */
@@ -79,12 +104,13 @@ enum status assignment_alloc(struct assignment *out, size_t layer_count, struct 
 void assignment_copy(struct assignment *to, const struct assignment *from, size_t layer_count);
 void assignment_free(struct assignment *assignment);
 
-/* The formula above; INFINITY when a stage is over the cap. `peak_bytes` (NULL allowed) receives
+/* The formula above; INFINITY when it is not feasible. `peak_bytes` (NULL allowed) receives
  * the fullest stage's. */
 double problem_evaluate(const struct problem *problem, const struct assignment *assignment,
                         uint64_t *peak_bytes);
 
-/* The least possible max_p M_p of any assignment, cap or not; `assignment` (NULL allowed) receives
+/* The least possible max_p M_p of any assignment, cap or not (UINT64_MAX: none has the
+ * needed traits); `assignment` (NULL allowed) receives
  * one that reaches it. */
 enum status problem_leanest(const struct problem *problem, uint64_t *bytes,
                             struct assignment *assignment, struct error *err);

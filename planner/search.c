@@ -52,8 +52,10 @@ static enum status run_round(struct search *search, size_t buckets, double *boun
                              struct error *err)
 {
     const struct search_limits *limits = &search->options->limits;
-    const struct column_options options = {
-        .threshold = threshold(search), .buckets = buckets, .limits = limits};
+    const struct column_options options = {.threshold = threshold(search),
+                                           .buckets = buckets,
+                                           .labels_most = search->options->labels_most,
+                                           .limits = limits};
     struct columns columns = {0};
     struct master_result result = {.chosen = search->chosen, .shares = search->shares};
     enum status status = columns_generate(&search->bounds, &options, &columns, err);

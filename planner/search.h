@@ -10,6 +10,7 @@
 struct search_options {
     double upper_bound; /* only solutions below this are wanted; INFINITY: any */
     double gap_target;  /* a solution within this share of the best will do; 0: the best */
+    size_t labels_most; /* stop short of a proof after this many; 0: no such limit */
     struct search_limits limits;
 };
 

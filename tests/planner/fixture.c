@@ -1,5 +1,6 @@
 #include "fixture.h"
 #include "base/rng.h"
+#include "costmodel/collective.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,7 +9,7 @@
 
 #include <cmocka.h>
 
-enum { ROWS_MAX = 8192 };
+enum { ROWS_MAX = 65536 };
 
 uint64_t roll(struct dice *dice, uint64_t bound)
 {
@@ -31,9 +32,9 @@ struct model tiny_model(int64_t blocks, bool tied_head)
                           .family = MODEL_GPT2,
                           .blocks = blocks,
                           .hidden = 32,
-                          .heads = 2,
-                          .kv_heads = 2,
-                          .head_dim = 16,
+                          .heads = 4,
+                          .kv_heads = 4,
+                          .head_dim = 8,
                           .ffn = 128,
                           .vocab = 96,
                           .positions = 16,
@@ -58,42 +59,88 @@ static void add_row(struct rows *rows, struct measurement row, double mean)
     rows->items[rows->count++] = row;
 }
 
-static void add_layer_rows(struct rows *rows, const struct model *model, enum layer_kind kind,
-                           struct placement placement, const struct profile_options *options)
+static bool is_measured(const struct profile_options *options, enum precision precision)
+{
+    return (precision != PRECISION_BF16 || options->bf16) &&
+           (precision != PRECISION_FP16 || options->fp16);
+}
+
+/* One mode of one part over all micro-batches; a part of t ranks is about t times as quick. */
+static void add_mode_rows(struct rows *rows, struct measurement row, const struct layer_part *part,
+                          const struct profile_options *options)
+{
+    for (size_t b = 0; b < options->micro_batch_count; b++) {
+        row.micro_batch = options->micro_batches[b];
+        double scale = 1e-3 * (double)row.micro_batch / part->ways;
+        row.metric = METRIC_FORWARD_S;
+        add_row(rows, row, scale * (0.5 + roll_real(rows->dice)));
+        row.metric = METRIC_BACKWARD_S;
+        add_row(rows, row, 2 * scale * (0.5 + roll_real(rows->dice)));
+        row.metric = METRIC_FORWARD_J;
+        if (options->energy)
+            add_row(rows, row, 50 * scale * (0.5 + roll_real(rows->dice)));
+        row.metric = METRIC_BACKWARD_J;
+        if (options->energy)
+            add_row(rows, row, 90 * scale * (0.5 + roll_real(rows->dice)));
+    }
+}
+
+static void add_part_rows(struct rows *rows, const struct model *model,
+                          const struct layer_part *part, struct placement placement,
+                          const struct profile_options *options)
 {
     for (int p = 0; p < PRECISION_COUNT; p++) {
-        if (p == PRECISION_BF16 && !options->bf16)
-            continue;
         struct measurement row = {
             .precision = (enum precision)p, .ranks = placement.ranks, .threads = placement.threads};
         char key[LAYER_KEY_BYTES];
-        (void)snprintf(row.subject, sizeof(row.subject), "%s", layer_key(model, kind, key));
+        if (!is_measured(options, row.precision))
+            continue;
+        (void)snprintf(row.subject, sizeof(row.subject), "%s", layer_part_key(model, part, key));
         row.metric = METRIC_OPTIMIZER_S;
-        add_row(rows, row, 1e-3 * roll_real(rows->dice));
+        add_row(rows, row, 1e-3 / part->ways * roll_real(rows->dice));
         row.metric = METRIC_OPTIMIZER_J;
         if (options->energy)
-            add_row(rows, row, 0.1 * roll_real(rows->dice));
+            add_row(rows, row, 0.1 / part->ways * roll_real(rows->dice));
         for (int r = 0; r < RECOMPUTE_COUNT; r++) {
-            if (!layer_admits_precision(kind, (enum precision)p) ||
-                !layer_admits_recompute(kind, (enum recompute)r))
-                continue;
-            for (size_t b = 0; b < options->micro_batch_count; b++) {
-                row.recompute = (enum recompute)r;
-                row.micro_batch = options->micro_batches[b];
-                double scale = 1e-3 * (double)row.micro_batch;
-                row.metric = METRIC_FORWARD_S;
-                add_row(rows, row, scale * (0.5 + roll_real(rows->dice)));
-                row.metric = METRIC_BACKWARD_S;
-                add_row(rows, row, 2 * scale * (0.5 + roll_real(rows->dice)));
-                row.metric = METRIC_FORWARD_J;
-                if (options->energy)
-                    add_row(rows, row, 50 * scale * (0.5 + roll_real(rows->dice)));
-                row.metric = METRIC_BACKWARD_J;
-                if (options->energy)
-                    add_row(rows, row, 90 * scale * (0.5 + roll_real(rows->dice)));
+            row.recompute = (enum recompute)r;
+            if (layer_admits_precision(part->kind, row.precision) &&
+                layer_admits_recompute(part->kind, row.recompute) &&
+                (r == RECOMPUTE_NONE || !options->plain))
+                add_mode_rows(rows, row, part, options);
+        }
+    }
+}
+
+static void add_kind_rows(struct rows *rows, const struct model *model, enum layer_kind kind,
+                          struct placement placement, const struct profile_options *options)
+{
+    int widest = options->plain ? 1 : placement.ranks;
+    for (int ways = 1; ways <= widest; ways++) {
+        for (int sequence = 0; sequence <= (ways > 1); sequence++) {
+            for (int owns = 0; owns <= (kind == LAYER_HEAD && model->tied_head); owns++) {
+                const struct layer_part part = {.kind = kind,
+                                                .ways = ways,
+                                                .sequence_parallel = sequence != 0,
+                                                .owns_table = owns != 0};
+                struct error ignored;
+                if (placement.ranks % ways == 0 &&
+                    layer_part_check(model, &part, &ignored) == STATUS_OK)
+                    add_part_rows(rows, model, &part, placement, options);
             }
         }
     }
+}
+
+static void add_link_rows(struct rows *rows, struct placement placement, enum collective collective,
+                          struct collective_group group)
+{
+    struct measurement row = {
+        .metric = METRIC_LINK_S, .ranks = placement.ranks, .threads = placement.threads};
+    char subject[SUBJECT_BYTES];
+    (void)snprintf(row.subject, sizeof(row.subject), "%s",
+                   collective_subject(collective, group, subject));
+    for (row.bytes = 1024; row.bytes <= 1 << 20; row.bytes *= 32)
+        add_row(rows, row, 1e-5 + 1e-9 * (double)row.bytes * (0.5 + roll_real(rows->dice)));
 }
 
 static void add_machine_rows(struct rows *rows, struct placement placement,
@@ -102,7 +149,12 @@ static void add_machine_rows(struct rows *rows, struct placement placement,
     struct measurement row = {
         .subject = "machine", .ranks = placement.ranks, .threads = placement.threads};
     row.metric = METRIC_PROCESS_BYTES;
-    add_row(rows, row, 1e6 * (0.5 + roll_real(rows->dice)));
+    for (int p = 0; p < PRECISION_COUNT; p++) {
+        row.precision = (enum precision)p;
+        if (is_measured(options, row.precision) && (p == 0 || roll_true(rows->dice, 2)))
+            add_row(rows, row, 1e6 * (0.5 + roll_real(rows->dice)));
+    }
+    row.precision = PRECISION_FP32;
     row.metric = METRIC_STEP_OVERHEAD_S;
     add_row(rows, row, 1e-3 * roll_real(rows->dice));
     row.metric = METRIC_OVERLAP;
@@ -110,12 +162,16 @@ static void add_machine_rows(struct rows *rows, struct placement placement,
     row.metric = METRIC_ACTIVE_W;
     if (options->energy)
         add_row(rows, row, 20 + 80 * roll_real(rows->dice));
-    if (placement.ranks == 1)
-        return;
-    (void)snprintf(row.subject, sizeof(row.subject), "all-reduce");
-    row.metric = METRIC_LINK_S;
-    for (row.bytes = 1024; row.bytes <= 1 << 20; row.bytes *= 32)
-        add_row(rows, row, 1e-5 + 1e-9 * (double)row.bytes * (0.5 + roll_real(rows->dice)));
+    row.metric = METRIC_IDLE_W;
+    if (options->energy)
+        add_row(rows, row, 20 * roll_real(rows->dice));
+    for (int apart = 1; apart < placement.ranks; apart++) {
+        for (int collective = 0; collective < COLLECTIVE_COUNT; collective++) {
+            for (int ways = 2; ways <= placement.ranks; ways++)
+                add_link_rows(rows, placement, (enum collective)collective,
+                              (struct collective_group){ways, apart});
+        }
+    }
 }
 
 struct profile *random_profile(struct dice *dice, const struct model *model,
@@ -127,7 +183,7 @@ struct profile *random_profile(struct dice *dice, const struct model *model,
     assert_non_null(rows.items);
     for (size_t i = 0; i < options->placement_count; i++) {
         for (int kind = 0; kind < LAYER_KIND_COUNT; kind++)
-            add_layer_rows(&rows, model, (enum layer_kind)kind, options->placements[i], options);
+            add_kind_rows(&rows, model, (enum layer_kind)kind, options->placements[i], options);
         add_machine_rows(&rows, options->placements[i], options);
     }
     if (profile_from_rows(&profile, rows.items, rows.count, "testhost", &err) != STATUS_OK)

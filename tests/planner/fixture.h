@@ -20,7 +20,9 @@ struct profile_options {
     int64_t micro_batches[4]; /* ascending, measured */
     size_t micro_batch_count;
     bool bf16;
+    bool fp16;
     bool energy;
+    bool plain; /* nothing was measured for recomputation and parts of layers */
 };
 
 /* gpt2-like, `blocks` blocks of width 32. */

@@ -19,6 +19,7 @@ enum {
     CLASSES_MAX = 4,
     STRATEGIES_MAX = 4,
     STAGES_MAX = 3,
+    GROUPS_MAX = 3,
 };
 
 /* ---- random problems ---- */
@@ -28,8 +29,8 @@ struct instance {
     size_t layer_class[LAYERS_MAX];
     struct layer_class classes[CLASSES_MAX];
     struct strategy strategies[CLASSES_MAX][STRATEGIES_MAX];
-    struct transition tables[CLASSES_MAX * CLASSES_MAX][STRATEGIES_MAX * STRATEGIES_MAX];
-    const struct transition *transitions[CLASSES_MAX * CLASSES_MAX];
+    struct transition transitions[GROUPS_MAX * GROUPS_MAX];
+    struct stage_rule rules[STAGES_MAX];
 };
 
 static void random_strategy(struct dice *dice, bool coarse, struct strategy *out)
@@ -39,6 +40,8 @@ static void random_strategy(struct dice *dice, bool coarse, struct strategy *out
         *out = (struct strategy){.cost = (double)roll(dice, 4),
                                  .tau = (double)roll(dice, 3),
                                  .gamma = (double)roll(dice, 3),
+                                 .first_cost = (double)roll(dice, 2),
+                                 .group = roll(dice, GROUPS_MAX),
                                  .send_cost = (double)roll(dice, 2),
                                  .static_bytes = roll(dice, 4),
                                  .inflight_bytes = roll(dice, 4),
@@ -48,6 +51,8 @@ static void random_strategy(struct dice *dice, bool coarse, struct strategy *out
     *out = (struct strategy){.cost = roll_real(dice),
                              .tau = roll_real(dice),
                              .gamma = roll_real(dice),
+                             .first_cost = 0.2 * roll_real(dice),
+                             .group = roll(dice, GROUPS_MAX),
                              .send_cost = 0.2 * roll_real(dice),
                              .static_bytes = roll(dice, 1u << 20),
                              .inflight_bytes = roll(dice, 1u << 28),
@@ -57,13 +62,49 @@ static void random_strategy(struct dice *dice, bool coarse, struct strategy *out
 static void random_transitions(struct dice *dice, bool coarse, struct instance *out)
 {
     out->problem.transitions = out->transitions;
-    for (size_t t = 0; t < CLASSES_MAX * CLASSES_MAX; t++) {
-        out->transitions[t] = roll_true(dice, 2) ? out->tables[t] : NULL;
-        for (size_t i = 0; i < STRATEGIES_MAX * STRATEGIES_MAX; i++)
-            out->tables[t][i] =
-                coarse ? (struct transition){(double)roll(dice, 2), (double)roll(dice, 2)}
-                       : (struct transition){0.3 * roll_real(dice), 0.3 * roll_real(dice)};
+    out->problem.group_count = GROUPS_MAX;
+    for (size_t t = 0; t < GROUPS_MAX * GROUPS_MAX; t++) {
+        struct transition *change = &out->transitions[t];
+        if (t % (GROUPS_MAX + 1) == 0)
+            continue;
+        *change =
+            coarse
+                ? (struct transition){.cost = (double)roll(dice, 2), .tau = (double)roll(dice, 2)}
+                : (struct transition){.cost = 0.3 * roll_real(dice), .tau = 0.3 * roll_real(dice)};
+        change->head = change->tau * roll_real(dice);
     }
+}
+
+/* What a schedule makes of the stages; sometimes they are cut in advance. */
+static void random_rules(struct dice *dice, struct instance *out)
+{
+    struct problem *problem = &out->problem;
+    bool is_cut = roll_true(dice, 4);
+    problem->rules = out->rules;
+    for (size_t p = 0; p < problem->stages; p++) {
+        size_t least = p > 0 ? out->rules[p - 1].end + 1 : 1;
+        size_t most = problem->layer_count - (problem->stages - p - 1);
+        out->rules[p] = (struct stage_rule){.in_flight = 1 + roll(dice, 4),
+                                            .warm_up = roll_true(dice, 2) ? roll_real(dice) : 0};
+        if (is_cut)
+            out->rules[p].end = p + 1 < problem->stages ? least + roll(dice, most - least + 1)
+                                                        : problem->layer_count;
+    }
+}
+
+static unsigned random_traits(struct dice *dice, const struct problem *problem, size_t layer)
+{
+    const struct layer_class *of = &problem->classes[problem->layer_class[layer]];
+    return of->strategies[roll(dice, of->strategy_count)].traits;
+}
+
+/* Traits that some choice of strategies has together. */
+static unsigned possible_traits(struct dice *dice, const struct problem *problem)
+{
+    unsigned traits = random_traits(dice, problem, 0);
+    if (problem->layer_count > 1)
+        traits |= random_traits(dice, problem, problem->layer_count - 1);
+    return traits;
 }
 
 static void random_instance(uint64_t seed, struct instance *out)
@@ -77,7 +118,6 @@ static void random_instance(uint64_t seed, struct instance *out)
         .layer_class = out->layer_class,
         .class_count = 1 + roll(&dice, CLASSES_MAX),
         .classes = out->classes,
-        .micro_batches = 1 + (int64_t)roll(&dice, 4),
         .weight_tau = roll_true(&dice, 3) ? 0 : 2 * roll_real(&dice),
         .weight_gamma = roll_true(&dice, 3) ? 0 : 2 * roll_real(&dice),
         .weight_memory = roll_true(&dice, 2) ? 0 : roll_real(&dice) * (coarse ? 1 : 1e-8),
@@ -91,10 +131,18 @@ static void random_instance(uint64_t seed, struct instance *out)
     for (size_t l = 0; l < problem->layer_count; l++)
         out->layer_class[l] = roll(&dice, problem->class_count);
     for (size_t c = 0; c < problem->class_count; c++) {
-        out->classes[c] = (struct layer_class){1 + roll(&dice, STRATEGIES_MAX), out->strategies[c]};
-        for (size_t s = 0; s < out->classes[c].strategy_count; s++)
+        out->classes[c] = (struct layer_class){.strategy_count = 1 + roll(&dice, STRATEGIES_MAX),
+                                               .strategies = out->strategies[c]};
+        out->classes[c].follows_nothing = roll_true(&dice, 6);
+        for (size_t s = 0; s < out->classes[c].strategy_count; s++) {
             random_strategy(&dice, coarse, &out->strategies[c][s]);
+            out->strategies[c][s].traits =
+                (roll_true(&dice, 4) ? 1u : 0) | (roll_true(&dice, 4) ? 2u : 0);
+            out->strategies[c][s].head = out->strategies[c][s].tau * roll_real(&dice);
+        }
     }
+    random_rules(&dice, out);
+    problem->needs = (unsigned)roll(&dice, PROBLEM_TRAIT_SETS) & possible_traits(&dice, problem);
     if (roll_true(&dice, 2))
         random_transitions(&dice, coarse, out);
 }
@@ -118,32 +166,31 @@ static double slow_value(const struct problem *problem, const size_t *choice, co
     double total = problem->fixed_cost, tau_max = 0, gamma_max = 0;
     *peak = 0;
     for (size_t p = 0; p < problem->stages; p++) {
+        const struct stage_rule *rule = &problem->rules[p];
         double tau = 0, gamma = 0;
         uint64_t bytes = problem->fixed_bytes, scratch = 0;
-        uint64_t held = problem->stages - p;
-        if (held > (uint64_t)problem->micro_batches)
-            held = (uint64_t)problem->micro_batches;
         for (size_t l = 0; l < problem->layer_count; l++) {
             if (stage[l] != p)
                 continue;
             const struct strategy *s = picked(problem, choice, l);
             total += s->cost;
-            tau += s->tau;
+            if (p == 0)
+                total += s->first_cost;
+            tau += s->tau - rule->warm_up * s->head;
             gamma += s->gamma;
-            bytes += s->static_bytes + held * s->inflight_bytes;
+            bytes += s->static_bytes + rule->in_flight * s->inflight_bytes;
             scratch = s->scratch_bytes > scratch ? s->scratch_bytes : scratch;
             bool last = l + 1 == problem->layer_count;
             if (!last && stage[l + 1] != p)
                 total += s->send_cost;
-            if (last || stage[l + 1] != p || !problem->transitions)
+            if (last || stage[l + 1] != p || !problem->transitions ||
+                problem->classes[problem->layer_class[l + 1]].follows_nothing)
                 continue;
-            size_t from = problem->layer_class[l], to = problem->layer_class[l + 1];
-            const struct transition *table = problem->transitions[from * problem->class_count + to];
-            if (!table)
-                continue;
-            size_t cell = choice[l] * problem->classes[to].strategy_count + choice[l + 1];
-            total += table[cell].cost;
-            tau += table[cell].tau;
+            const struct transition *change =
+                &problem
+                     ->transitions[s->group * GROUPS_MAX + picked(problem, choice, l + 1)->group];
+            total += change->cost;
+            tau += change->tau - rule->warm_up * change->head;
         }
         tau_max = fmax(tau_max, tau);
         gamma_max = fmax(gamma_max, gamma);
@@ -163,6 +210,11 @@ static void try_strategies(const struct problem *problem, const size_t *stage, s
         return;
     }
     uint64_t peak;
+    unsigned traits = 0;
+    for (size_t l = 0; l < problem->layer_count; l++)
+        traits |= picked(problem, choice, l)->traits;
+    if ((problem->needs & ~traits) != 0)
+        return;
     double value = slow_value(problem, choice, stage, &peak);
     out->least_bytes = peak < out->least_bytes ? peak : out->least_bytes;
     out->most_bytes = peak > out->most_bytes ? peak : out->most_bytes;
@@ -180,6 +232,9 @@ static void try_stages(const struct problem *problem, size_t layer, size_t *stag
     }
     size_t before = layer == 0 ? 0 : stage[layer - 1];
     for (size_t p = before; p <= before + (layer > 0) && p < problem->stages; p++) {
+        size_t cut = problem->rules[before].end;
+        if (layer > 0 && cut > 0 && (p > before) != (cut == layer))
+            continue;
         stage[layer] = p;
         try_stages(problem, layer + 1, stage, choice, out);
     }
@@ -372,6 +427,7 @@ struct chain {
     size_t layer_class[CHAIN_LAYERS];
     struct layer_class classes[4];
     struct strategy strategies[4][6];
+    struct stage_rule rules[4];
 };
 
 /* A transformer: embedding, 24 x (attention, mlp), head, with six and four strategies. */
@@ -383,7 +439,8 @@ static void build_chain(struct chain *out, size_t stages, uint64_t seed)
     for (size_t l = 0; l < CHAIN_LAYERS; l++)
         out->layer_class[l] = l == 0 ? 0 : l + 1 == CHAIN_LAYERS ? 3 : 1 + (l - 1) % 2;
     for (size_t c = 0; c < 4; c++) {
-        out->classes[c] = (struct layer_class){counts[c], out->strategies[c]};
+        out->classes[c] =
+            (struct layer_class){.strategy_count = counts[c], .strategies = out->strategies[c]};
         for (size_t s = 0; s < counts[c]; s++) {
             double lean = roll_real(&dice);
             out->strategies[c][s] = (struct strategy){
@@ -396,12 +453,14 @@ static void build_chain(struct chain *out, size_t stages, uint64_t seed)
             };
         }
     }
+    for (size_t p = 0; p < stages; p++)
+        out->rules[p] = (struct stage_rule){.in_flight = stages - p, .warm_up = 0.1};
     out->problem = (struct problem){.layer_count = CHAIN_LAYERS,
                                     .layer_class = out->layer_class,
                                     .class_count = 4,
                                     .classes = out->classes,
                                     .stages = stages,
-                                    .micro_batches = 8,
+                                    .rules = out->rules,
                                     .weight_tau = 7,
                                     .weight_gamma = 1,
                                     .cap_bytes = PROBLEM_NO_CAP};
