@@ -2,12 +2,15 @@
 
 #include "cli/cli.h"
 #include "cli/launch.h"
+#include "cli/supervise.h"
 #include "executor/agree.h"
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { TIMEOUT_MINIMUM_S = 3 };
 
 #define RUN_ROW(option, field, kind, meta, initial, low, high, text)                               \
     {                                                                                              \
@@ -70,10 +73,19 @@ static const struct option_spec checkpoint_rows[] = {
     RUN_ROW("init-from", initial_weights, OPTION_STRING, "PATH", NULL, 0, 0,
             "start from HF safetensors weights"),
 };
+static const struct option_spec fault_rows[] = {
+    RUN_ROW("max-restarts", max_restarts, OPTION_INT, "N", "0", 0, 1e6,
+            "when a rank dies or hangs, start the ranks again up to N times, from the newest whole "
+            "checkpoint of --save"),
+    RUN_ROW("timeout", timeout_s, OPTION_INT, "SECONDS", "600", 0, 1e9,
+            "a rank that is silent, or makes the others wait, for so long hangs: it is named and "
+            "the run ends; 0 waits for ever"),
+};
 static const struct option_table groups[] = {
     {.rows = data_rows, .count = COUNT_OF(data_rows), .heading = "Training"},
     {.rows = optimizer_rows, .count = COUNT_OF(optimizer_rows), .heading = "Optimizer (AdamW)"},
     {.rows = checkpoint_rows, .count = COUNT_OF(checkpoint_rows), .heading = "Checkpoints"},
+    {.rows = fault_rows, .count = COUNT_OF(fault_rows), .heading = "Faults"},
     {.rows = report_rows, .count = COUNT_OF(report_rows), .heading = "Records"},
 };
 static const struct command_spec spec = {
@@ -84,6 +96,8 @@ static const struct command_spec spec = {
         "Trains the plan's model from the seed, a checkpoint or given weights. When the plan has "
         "more than one rank and no launcher started this process, it starts itself under mpirun; "
         "under mpirun or srun the number of ranks must be the plan's.\n\n"
+        "When a rank dies or hangs, all others are ended and the message names it; with "
+        "--max-restarts they start again.\n\n"
         "Each printed line has step, loss, gradient norm, learning rate, time, tokens/s, share of "
         "the measured matmul peak and peak memory. The same seed and global batch give the same "
         "training whatever the plan. Ctrl-C ends after the current step and saves.",
@@ -120,7 +134,31 @@ static enum status check_options(const struct run_options *options, struct error
                          "--load and --init-from exclude each other: a checkpoint has weights");
     if (options->save_interval > 0 && options->save == NULL)
         return error_set(err, STATUS_USAGE, "--save-interval needs --save FOLDER");
+    if (options->max_restarts > 0 && options->save == NULL)
+        return error_set(err, STATUS_USAGE,
+                         "--max-restarts needs --save FOLDER: a restart continues from there");
+    if (options->timeout_s > 0 && options->timeout_s < TIMEOUT_MINIMUM_S)
+        return error_set(err, STATUS_USAGE,
+                         "--timeout must be 0 or at least %d: ranks give a sign of life every %d s",
+                         TIMEOUT_MINIMUM_S, PULSE_INTERVAL_S);
+    if (options->max_restarts > 0 && comm_launched_ranks() > 0 && getenv(LAUNCHED_VARIABLE) == NULL)
+        return error_set(err, STATUS_USAGE,
+                         "--max-restarts: mpirun or srun started this process, and temper can only "
+                         "restart ranks that it started itself; leave out one of the two");
     return STATUS_OK;
+}
+
+/* What the temper that started this rank has found out since. */
+static void adopt_restart(struct run_options *options)
+{
+    const char *restart = getenv(RESTART_VARIABLE);
+    if (getenv(LAUNCHED_VARIABLE) == NULL || restart == NULL)
+        return;
+    options->restart = strtoll(restart, NULL, 10);
+    if (getenv(RESUME_VARIABLE) == NULL)
+        return;
+    options->load = options->save;
+    options->initial_weights = NULL;
 }
 
 static enum status check_ranks(const struct plan *plan, const struct run_options *options,
@@ -170,37 +208,49 @@ static enum status train(struct run_context *run, struct error *err)
     return status;
 }
 
+/* In the group of all ranks; the same outcome at every one. */
+static enum status join_and_train(struct run_context *run, struct error *err)
+{
+    const struct plan *plan = run->plan;
+    TRY(agree(run->comm, check_ranks(plan, run->options, comm_size(run->comm), err), err));
+    if (run->is_first && comm_launched_ranks() > 0 &&
+        getenv(LAUNCHED_VARIABLE) == NULL) /* else the launcher has said it */
+        warn_when_oversubscribed(comm_local_size(run->comm), plan->threads);
+    TRY(agree(run->comm, device_open(&run->device, plan->threads, err), err));
+    enum status status = train(run, err);
+    device_close(run->device);
+    return status;
+}
+
 static enum status work_as_rank(const struct run_options *options, const struct plan *plan,
                                 struct error *err)
 {
-    struct comm *comm = NULL;
-    struct device *device = NULL;
+    struct run_context run = {.options = options, .plan = plan};
+    struct pulse_setup pulse = {.rank = comm_launched_rank(),
+                                .is_watched = getenv(LAUNCHED_VARIABLE) != NULL,
+                                .timeout_s = options->timeout_s};
     interrupt_catch();
     /* A reader of the step lines that goes away, such as `| head`, does not end a training. */
     signal(SIGPIPE, SIG_IGN);
-    TRY(comm_open(&comm, err));
-    struct run_context run = {
-        .options = options, .plan = plan, .comm = comm, .is_first = comm_rank(comm) == 0};
-    enum status status = agree(comm, check_ranks(plan, options, comm_size(comm), err), err);
-    if (status == STATUS_OK && run.is_first && comm_launched_ranks() > 0 &&
-        getenv(LAUNCHED_VARIABLE) == NULL) /* else the launcher has said it */
-        warn_when_oversubscribed(comm_local_size(comm), plan->threads);
-    if (status == STATUS_OK)
-        status = agree(comm, device_open(&device, plan->threads, err), err);
-    run.device = device;
-    if (status == STATUS_OK)
-        status = train(&run, err);
-    if (status != STATUS_OK && !run.is_first)
-        err->message[0] = '\0'; /* rank 0 has the same message */
-    device_close(device);
-    comm_close(comm);
+    /* Before MPI starts, so that a rank that stops in its beginnings is missed as well. */
+    TRY(pulse_start(&run.pulse, &pulse, err));
+    enum status status = comm_open(&run.comm, err);
+    if (status == STATUS_OK) {
+        run.is_first = comm_rank(run.comm) == 0;
+        status = join_and_train(&run, err);
+        if (status != STATUS_OK && !run.is_first)
+            err->message[0] = '\0'; /* rank 0 has the same message */
+    }
+    pulse_stop(run.pulse);
+    comm_close(run.comm);
     return status;
 }
 
 static enum status run_plan(const struct run_options *options, const struct plan *plan, int argc,
                             char **argv, struct error *err)
 {
-    if (comm_launched_ranks() > 0 || plan->ranks == 1)
+    bool is_rank = comm_launched_ranks() > 0 || getenv(LAUNCHED_VARIABLE) != NULL;
+    if (is_rank || (plan->ranks == 1 && options->max_restarts == 0))
         return work_as_rank(options, plan, err);
     struct launch_request request = {
         .ranks = plan->ranks,
@@ -208,12 +258,13 @@ static enum status run_plan(const struct run_options *options, const struct plan
         .command = "run",
         .argc = argc,
         .argv = argv,
+        .timeout_s = options->timeout_s,
         .on_death =
             options->save != NULL
                 ? "what was saved until then is whole: continue with --load and the same folder"
                 : "nothing was saved: --save FOLDER --save-interval N keeps checkpoints",
     };
-    return launch_ranks(&request, err);
+    return supervise(options, &request, err);
 }
 
 static enum status run(int argc, char **argv, struct error *err)
@@ -224,6 +275,7 @@ static enum status run(int argc, char **argv, struct error *err)
     TRY(options_parse(&spec, argc, argv, &options, &positionals, err));
     fill_defaults(&options);
     TRY(check_options(&options, err));
+    adopt_restart(&options);
     options.plan_path = positionals.values[0];
     TRY(plan_load(&plan, options.plan_path, err));
     enum status status = run_plan(&options, &plan, argc, argv, err);

@@ -3,6 +3,7 @@
 #define TEMPER_CLI_CMD_RUN_H
 
 #include "base/error.h"
+#include "cli/pulse.h"
 #include "executor/comm/comm.h"
 #include "executor/ops/device.h"
 #include "executor/trainer.h"
@@ -25,9 +26,11 @@ struct run_options {
     const char *log;
     const char *save, *load, *initial_weights;
     int64_t save_interval, keep;
+    int64_t max_restarts, timeout_s;
     int64_t trace_steps;
     bool no_trace;
     bool json;
+    int64_t restart; /* how often temper started these ranks before; not the user's to give */
 };
 
 /* What all ranks of a run hold. */
@@ -36,6 +39,7 @@ struct run_context {
     const struct plan *plan;
     struct comm *comm;
     struct device *device;
+    struct pulse *pulse;
     bool is_first; /* rank 0: the one that prints and writes */
 };
 

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 
 volatile int interrupt_requested;
 
-static bool progress_shown;
+static atomic_bool progress_shown; /* also asked by the thread that warns of long waits */
 
 static bool on_terminal(void)
 {
@@ -34,9 +35,8 @@ static void show_progress(void *user, const char *what, size_t done, size_t tota
 
 void console_progress_end(void)
 {
-    if (progress_shown)
+    if (atomic_exchange(&progress_shown, false))
         fputs("\r\033[K", stderr);
-    progress_shown = false;
 }
 
 static void show_warning(void *user, const char *message)
@@ -48,12 +48,14 @@ static void show_warning(void *user, const char *message)
 void console_warning(const char *format, ...)
 {
     va_list arguments;
+    flockfile(stderr); /* no other thread's line gets into this one */
     console_progress_end();
     fputs("temper: warning: ", stderr);
     va_start(arguments, format);
     vfprintf(stderr, format, arguments);
     va_end(arguments);
     fputc('\n', stderr);
+    funlockfile(stderr);
 }
 
 struct reporter console_reporter(void)

@@ -1,7 +1,10 @@
 #include "cli/launch.h"
 
+#include "base/clock.h"
 #include "cli/cli.h"
+#include "cli/descendants.h"
 #include "cli/relay.h"
+#include "cli/watch.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -12,18 +15,34 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MPIRUN_ARGUMENTS = 16, PROGRAM_PATH_BYTES = 4096 };
+enum { MPIRUN_ARGUMENTS = 24, PROGRAM_PATH_BYTES = 4096, SIGNALS_END = 65 };
+
+/* What mpirun has to end ranks by itself. */
+static const double END_GRACE_S = 4.0;
 
 static volatile pid_t launcher_pid;
 static volatile sig_atomic_t signals_seen;
+
+/* One start of the ranks. */
+struct job {
+    const struct launch_request *request;
+    struct relay relay;
+    struct watch watch;
+    struct launch_end *end;
+    int dead_rank, dead_signal;  /* as mpirun says; rank -1: it has named none */
+    char hung[WATCH_TEXT_BYTES]; /* which rank hangs; empty: none */
+    double ending_since_s;       /* 0: nobody has ended the ranks */
+};
 
 /* The first signal asks the ranks to end after their step: mpirun hands SIGUSR1 on to them. The
  * second one ends the job. */
 static void forward_signal(int signal_number)
 {
+    int code = errno; /* of what was interrupted */
     (void)signal_number;
     if (launcher_pid > 0)
         kill(launcher_pid, signals_seen++ == 0 ? SIGUSR1 : SIGTERM);
+    errno = code;
 }
 
 static enum status own_path(char path[PROGRAM_PATH_BYTES], struct error *err)
@@ -36,24 +55,39 @@ static enum status own_path(char path[PROGRAM_PATH_BYTES], struct error *err)
     return STATUS_OK;
 }
 
-static char **build_arguments(const struct launch_request *request, char *program, char *ranks)
+static size_t add_mpirun(const struct launch_request *request, char *ranks, char **arguments)
 {
-    size_t capacity = (size_t)request->argc + MPIRUN_ARGUMENTS;
-    char **arguments = calloc(capacity, sizeof *arguments);
-    if (arguments == NULL)
-        return NULL;
     size_t count = 0;
     arguments[count++] = (char *)"mpirun";
-    /* Its banners would bury what the ranks say; when they said nothing, judge_exit speaks. */
-    arguments[count++] = (char *)"--quiet";
     if (geteuid() == 0)
         arguments[count++] = (char *)"--allow-run-as-root";
     arguments[count++] = (char *)"--oversubscribe";
     /* Threads of a rank must be free to spread over cores; Open MPI would bind each rank to one. */
     arguments[count++] = (char *)"--bind-to";
     arguments[count++] = (char *)"none";
+    /* To other hosts as well. */
+    arguments[count++] = (char *)"-x";
+    arguments[count++] = (char *)LAUNCHED_VARIABLE;
+    if (request->restart > 0) {
+        arguments[count++] = (char *)"-x";
+        arguments[count++] = (char *)RESTART_VARIABLE;
+    }
+    if (request->resumes) {
+        arguments[count++] = (char *)"-x";
+        arguments[count++] = (char *)RESUME_VARIABLE;
+    }
     arguments[count++] = (char *)"-np";
     arguments[count++] = ranks;
+    return count;
+}
+
+static char **build_arguments(const struct launch_request *request, char *program, char *ranks)
+{
+    size_t capacity = (size_t)request->argc + MPIRUN_ARGUMENTS;
+    char **arguments = calloc(capacity, sizeof *arguments);
+    if (arguments == NULL)
+        return NULL;
+    size_t count = request->ranks > 1 ? add_mpirun(request, ranks, arguments) : 0;
     arguments[count++] = program;
     arguments[count++] = (char *)request->command;
     for (int i = 0; i < request->argc; i++)
@@ -61,96 +95,230 @@ static char **build_arguments(const struct launch_request *request, char *progra
     return arguments;
 }
 
-/* The child: becomes mpirun. */
-static void become_mpirun(char **arguments, const struct relay *relay)
+static void set_variables(const struct launch_request *request)
 {
+    char restart[24];
     if (isatty(STDERR_FILENO))
         setenv("TEMPER_PROGRESS", "1", 1);
     setenv(LAUNCHED_VARIABLE, "1", 1);
-    relay_enter(relay);
+    /* Else Open MPI counts messages that hear_banner has taken away. */
+    setenv("OMPI_MCA_orte_base_help_aggregate", "0", 0);
+    unsetenv(RESTART_VARIABLE);
+    unsetenv(RESUME_VARIABLE);
+    snprintf(restart, sizeof restart, "%lld", (long long)request->restart);
+    if (request->restart > 0)
+        setenv(RESTART_VARIABLE, restart, 1);
+    if (request->resumes)
+        setenv(RESUME_VARIABLE, "1", 1);
+}
+
+/* The child: becomes mpirun, or the only rank. */
+static void become_mpirun(char **arguments, const struct job *job, pid_t parent)
+{
+    set_variables(job->request);
+    relay_enter(&job->relay);
     /* A group of its own, so that Ctrl-C reaches this program's parent alone; then it may not read
      * from the terminal. When the parent is killed, the job goes with it. */
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != parent)
+        _exit(1); /* killed before the line above */
+    /* Ignored by the parent from its first start of ranks on. */
+    signal(SIGPIPE, SIG_DFL);
     int nothing = open("/dev/null", O_RDONLY);
     if (nothing >= 0)
         dup2(nothing, STDIN_FILENO);
     execvp(arguments[0], arguments);
     fprintf(stderr,
-            "temper: cannot start mpirun: %s; install Open MPI (Debian: openmpi-bin) or plan for "
+            "temper: cannot start %s: %s; install Open MPI (Debian: openmpi-bin) or plan for "
             "one rank\n",
-            strerror(errno));
+            arguments[0], strerror(errno));
     _exit(1);
 }
 
-static enum status judge_exit(int wait_status, const struct launch_request *request,
-                              const struct relay *relay, struct error *err)
+/* ---- what the ranks and mpirun say ---- */
+
+static void hear_sign(void *user, const char *line)
 {
-    int code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 128 + WTERMSIG(wait_status);
-    const char *advice = request->on_death == NULL ? "" : request->on_death;
-    if (code == 0 && relay->output_lost)
+    struct job *job = user;
+    struct pulse_sign sign;
+    if (pulse_parse(line, &sign))
+        watch_hear(&job->watch, &sign, clock_s());
+    else
+        (void)pulse_parse_run(line, &job->end->run_started_unix_ms);
+}
+
+/* Open MPI 4 and 5 word it alike. */
+static bool hear_named_rank(struct job *job, const char *text)
+{
+    static const char words[] = "noticed that process rank ";
+    int rank = -1, signal_number = 0;
+    const char *who = strstr(text, words);
+    const char *how = who == NULL ? NULL : strstr(who, "exited on signal ");
+    if (how == NULL || sscanf(how, "exited on signal %d", &signal_number) != 1 ||
+        sscanf(who + sizeof(words) - 1, "%d", &rank) != 1)
+        return false;
+    if (job->dead_rank < 0) {
+        job->dead_rank = rank;
+        job->dead_signal = signal_number;
+    }
+    return true;
+}
+
+/* What mpirun says of a rank that ended badly adds nothing to what the rank or judge_exit says. */
+static bool hear_banner(void *user, const char *text)
+{
+    static const char *const needless[] = {"Primary job", "MPI_ABORT was invoked",
+                                           "exited with non-zero status",
+                                           "noticed that the job aborted"};
+    for (size_t i = 0; i < COUNT_OF(needless); i++)
+        if (strstr(text, needless[i]) != NULL)
+            return true;
+    return hear_named_rank(user, text);
+}
+
+/* mpirun asks its ranks to end and kills those that do not. Where it does not get round to it, what
+ * is on this host is killed from here, and daemons on others end when their mpirun is gone. */
+static void look_after(void *user)
+{
+    struct job *job = user;
+    double now_s = clock_s();
+    if (job->ending_since_s == 0 && watch_judge(&job->watch, now_s, job->hung)) {
+        job->ending_since_s = now_s;
+        kill(launcher_pid, SIGTERM);
+    } else if (job->ending_since_s > 0 && now_s - job->ending_since_s > END_GRACE_S) {
+        kill_children(launcher_pid);
+        kill(launcher_pid, SIGKILL);
+    }
+}
+
+/* ---- the end ---- */
+
+static enum status tell_death(struct job *job, struct error *err)
+{
+    const char *advice = job->request->on_death == NULL ? "" : job->request->on_death;
+    job->end->is_death = !launch_interrupted();
+    return error_set(err, STATUS_FAILED, "%s%s%s", job->end->what, *advice == '\0' ? "" : "; ",
+                     advice);
+}
+
+static void describe_dead_rank(const struct job *job, int rank, int signal_number)
+{
+    int64_t step = watch_step(&job->watch, rank);
+    char where[64] = "";
+    if (step > 0)
+        snprintf(where, sizeof where, ", last heard of at step %lld", (long long)step);
+    else if (job->watch.is_begun)
+        snprintf(where, sizeof where, " before its first step");
+    snprintf(job->end->what, sizeof job->end->what, "rank %d died of signal %d (%s)%s", rank,
+             signal_number, strsignal(signal_number), where);
+}
+
+/* Whether a rank, or mpirun itself, died or hung; end->what says which. */
+static bool is_death(const struct job *job, int wait_status)
+{
+    struct launch_end *end = job->end;
+    int code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : 0;
+    if (job->hung[0] != '\0')
+        snprintf(end->what, sizeof end->what, "%s; all ranks were ended", job->hung);
+    else if (job->dead_rank >= 0)
+        describe_dead_rank(job, job->dead_rank, job->dead_signal);
+    else if (WIFSIGNALED(wait_status) && job->request->ranks == 1)
+        describe_dead_rank(job, 0, WTERMSIG(wait_status));
+    else if (WIFSIGNALED(wait_status))
+        snprintf(end->what, sizeof end->what, "mpirun died of signal %d (%s)",
+                 WTERMSIG(wait_status), strsignal(WTERMSIG(wait_status)));
+    else if (code > 128 && code < 128 + SIGNALS_END && job->request->ranks > 1)
+        snprintf(end->what, sizeof end->what, "a rank died of signal %d (%s)", code - 128,
+                 strsignal(code - 128));
+    else
+        return false;
+    return true;
+}
+
+static enum status judge_exit(struct job *job, int wait_status, struct error *err)
+{
+    const char *advice = job->request->on_death == NULL ? "" : job->request->on_death;
+    if (is_death(job, wait_status))
+        return tell_death(job, err);
+    int code = WEXITSTATUS(wait_status);
+    if (code == 0 && job->relay.output_lost)
         return error_set(err, STATUS_IO,
                          "writing to standard output failed; the ranks' work is done");
     if (code == 0)
         return STATUS_OK;
-    if (!relay->has_spoken && code < 128)
+    if (!job->relay.has_spoken)
         return error_set(
             err, STATUS_FAILED,
             "mpirun ended with exit code %d and no word from the ranks; `mpirun -np %d "
             "true` shows whether it works here%s%s",
-            code, request->ranks, *advice == '\0' ? "" : "; ", advice);
+            code, job->request->ranks, *advice == '\0' ? "" : "; ", advice);
     if (code == 2)
         return STATUS_USAGE;
     if (code == 3)
         return STATUS_INFEASIBLE;
-    if (code > 128 && code < 128 + 65)
-        return error_set(err, STATUS_FAILED, "a rank died of signal %d (%s)%s%s", code - 128,
-                         strsignal(code - 128), *advice == '\0' ? "" : "; ", advice);
     if (code == 1)
         return STATUS_FAILED; /* the rank has said why */
     return error_set(err, STATUS_FAILED, "mpirun ended with exit code %d%s%s", code,
                      *advice == '\0' ? "" : "; ", advice);
 }
 
-static enum status spawn_and_wait(char **arguments, const struct launch_request *request,
-                                  struct relay *relay, struct error *err)
+static enum status spawn_and_wait(char **arguments, struct job *job, struct error *err)
 {
     struct sigaction forward = {.sa_handler = forward_signal};
     fflush(stdout);
-    pid_t child = fork();
+    adopt_orphans();
+    pid_t parent = getpid(), child = fork();
     if (child < 0)
         return error_set(err, STATUS_IO, "starting mpirun: fork: %s", strerror(errno));
     if (child == 0)
-        become_mpirun(arguments, relay);
+        become_mpirun(arguments, job, parent);
     launcher_pid = child;
     sigaction(SIGTERM, &forward, NULL);
     sigaction(SIGINT, &forward, NULL);
     /* Output that nobody reads any more is lost, the training is not. */
     signal(SIGPIPE, SIG_IGN);
     int wait_status = 0;
-    TRY(relay_until_exit(relay, child, &wait_status, err));
+    enum status status = relay_until_exit(&job->relay, child, &wait_status, err);
     launcher_pid = 0;
     signal(SIGINT, SIG_DFL);
     signal(SIGTERM, SIG_DFL);
-    return judge_exit(wait_status, request, relay, err);
+    end_orphans();
+    TRY(status);
+    return judge_exit(job, wait_status, err);
 }
 
-enum status launch_ranks(const struct launch_request *request, struct error *err)
+enum status launch_ranks(const struct launch_request *request, struct launch_end *end,
+                         struct error *err)
 {
     char program[PROGRAM_PATH_BYTES];
     char ranks[16];
+    struct launch_end unwanted;
+    struct job job = {.request = request, .end = end == NULL ? &unwanted : end, .dead_rank = -1};
+    struct relay_listener listener = {
+        .user = &job, .sign = hear_sign, .banner = hear_banner, .tick = look_after};
+    *job.end = (struct launch_end){0};
     TRY(own_path(program, err));
     snprintf(ranks, sizeof ranks, "%d", request->ranks);
     char **arguments = build_arguments(request, program, ranks);
     if (arguments == NULL)
         return error_memory(err, (unsigned long long)request->argc * sizeof(char *),
                             "mpirun's arguments");
-    warn_when_oversubscribed(request->ranks, request->threads);
-    struct relay relay;
-    enum status status = relay_open(&relay, err);
+    if (request->restart == 0)
+        warn_when_oversubscribed(request->ranks, request->threads);
+    enum status status = watch_open(&job.watch, request->ranks, (double)request->timeout_s, err);
     if (status == STATUS_OK)
-        status = spawn_and_wait(arguments, request, &relay, err);
-    relay_close(&relay);
+        status = relay_open(&job.relay, &listener, err);
+    if (status == STATUS_OK) {
+        status = spawn_and_wait(arguments, &job, err);
+        relay_close(&job.relay);
+    }
+    watch_close(&job.watch);
     free(arguments);
     return status;
+}
+
+bool launch_interrupted(void)
+{
+    return signals_seen > 0;
 }

@@ -9,6 +9,7 @@
 #include "cli/run_power.h"
 #include "executor/agree.h"
 #include "traces/compare.h"
+#include "traces/figures.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -65,14 +66,34 @@ static enum status check_outputs(const struct run_options *options, struct error
     return STATUS_OK;
 }
 
+/* A rank that was killed may have left half a line. */
+static void trim_to_whole_lines(FILE *log)
+{
+    char piece[4096];
+    long whole = 0, read_bytes = 0;
+    size_t bytes;
+    while ((bytes = fread(piece, 1, sizeof piece, log)) > 0) {
+        for (size_t i = 0; i < bytes; i++)
+            if (piece[i] == '\n')
+                whole = read_bytes + (long)i + 1;
+        read_bytes += (long)bytes;
+    }
+    if (whole < read_bytes && ftruncate(fileno(log), whole) != 0)
+        fputc('\n', log); /* then the half is a line of its own */
+}
+
+/* A restarted run goes on with its log. */
 static enum status open_log(struct run_records *records, struct error *err)
 {
     const char *path = records->run.options->log;
+    bool goes_on = records->run.options->restart > 0;
     if (path == NULL)
         return STATUS_OK;
-    records->log = fopen(path, "w");
+    records->log = fopen(path, goes_on ? "a+" : "w");
     if (records->log == NULL)
         return error_set(err, STATUS_IO, "cannot write the log '%s': %s", path, strerror(errno));
+    if (goes_on)
+        trim_to_whole_lines(records->log);
     return STATUS_OK;
 }
 
@@ -119,15 +140,24 @@ void run_records_close(struct run_records *records)
 static void print_start(const struct run_records *records)
 {
     const struct plan *plan = records->run.plan;
-    char parameters[UNIT_TEXT_BYTES], layout[UNIT_TEXT_BYTES];
+    char parameters[UNIT_TEXT_BYTES], layout[UNIT_TEXT_BYTES], split[FIGURE_LINE_BYTES];
+    bool is_plain = plan->ranks == plan->data_parallel;
     if (records->run.options->json)
         return;
-    printf("%s, %s parameters; global batch %lld = %d ranks x %lld micro-batches x %lld sequences "
-           "of %lld tokens; threads a rank: %d; %s laid out a rank\n",
-           plan->model.name, format_count((double)model_parameter_count(&plan->model), parameters),
-           (long long)plan->global_batch, plan->data_parallel, (long long)plan->micro_batches,
-           (long long)plan->micro_batch, (long long)plan->model.seq_length, plan->threads,
-           format_bytes((double)records->info.layout_bytes, layout));
+    printf("%s, %s parameters; ", plan->model.name,
+           format_count((double)model_parameter_count(&plan->model), parameters));
+    if (!is_plain)
+        printf("%s; ", figure_split(plan, "x", split));
+    printf("global batch %lld = %d %s x %lld micro-batches x %lld sequences of %lld tokens; "
+           "threads a rank: %d; %s laid out %s\n",
+           (long long)plan->global_batch, plan->data_parallel,
+           is_plain                   ? "ranks"
+           : plan->data_parallel == 1 ? "replica"
+                                      : "replicas",
+           (long long)plan->micro_batches, (long long)plan->micro_batch,
+           (long long)plan->model.seq_length, plan->threads,
+           format_bytes((double)records->info.layout_bytes, layout),
+           plan->pipeline == 1 ? "a rank" : "on the fullest rank");
 }
 
 static enum status begin_first(struct run_records *records, int64_t process_bytes,
@@ -151,19 +181,23 @@ static enum status begin_first(struct run_records *records, int64_t process_byte
     info->layout_bytes = layout_bytes;
     info->matmul_flops = run_power_matmul_flops(records->power);
     info->energy_j = quantity_absent();
+    pulse_run(records->run.pulse, info->started_unix_ms);
     TRY(store_run_begin(records->store, info, err));
     print_start(records);
     records->flushed_s = clock_s();
     return STATUS_OK;
 }
 
-enum status run_records_begin(struct run_records *records, int64_t layout_bytes, struct error *err)
+enum status run_records_begin(struct run_records *records, int64_t steps_done, int64_t layout_bytes,
+                              struct error *err)
 {
-    int64_t process_bytes = (int64_t)host_process_rss_bytes() - layout_bytes;
+    records->last = (struct run_step){.step = steps_done - 1, .loss = NAN};
+    /* Of the fullest rank: stages differ. */
+    int64_t facts[] = {(int64_t)host_process_rss_bytes() - layout_bytes, layout_bytes};
     enum status status = STATUS_OK;
-    TRY(comm_all_reduce_max_i64(records->run.comm, &process_bytes, 1, err));
+    TRY(comm_all_reduce_max_i64(records->run.comm, facts, COUNT_OF(facts), err));
     if (records->run.is_first)
-        status = begin_first(records, process_bytes, layout_bytes, err);
+        status = begin_first(records, facts[0], facts[1], err);
     return agree(records->run.comm, status, err);
 }
 
@@ -190,6 +224,16 @@ static enum status flush_or_keep(struct run_records *records, struct error *err)
         return status;
     records->flushed_s = clock_s();
     return STATUS_OK;
+}
+
+enum status run_records_flush(struct run_records *records, struct error *err)
+{
+    if (!records->run.is_first)
+        return STATUS_OK;
+    if (records->log != NULL && fflush(records->log) != 0)
+        return error_set(err, STATUS_IO, "%s: writing the log: %s", records->run.options->log,
+                         strerror(errno));
+    return flush_or_keep(records, err);
 }
 
 static void print_step(const struct run_records *records, const struct run_step *step)
@@ -373,11 +417,22 @@ static enum status store_trace(struct run_records *records, struct recorder *rec
     return status;
 }
 
+static void warn_of_dropped(int64_t events)
+{
+    const struct reporter reporter = console_reporter();
+    if (events > 0)
+        report_warning(&reporter,
+                       "the trace has no room for all events of its steps: a rank dropped %lld; "
+                       "times by layer and phase are not affected",
+                       (long long)events);
+}
+
 enum status run_records_end(struct run_records *records, struct recorder *recorder,
                             enum run_status status, int64_t skipped_steps, struct error *err)
 {
-    int64_t peak_bytes = (int64_t)host_process_peak_rss_bytes();
-    TRY(comm_all_reduce_max_i64(records->run.comm, &peak_bytes, 1, err));
+    int64_t facts[] = {(int64_t)host_process_peak_rss_bytes(),
+                       recorder == NULL ? 0 : (int64_t)recorder_dropped(recorder)};
+    TRY(comm_all_reduce_max_i64(records->run.comm, facts, COUNT_OF(facts), err));
     struct error trace_err = {0};
     enum status traced = STATUS_OK;
     if (recorder != NULL)
@@ -386,8 +441,9 @@ enum status run_records_end(struct run_records *records, struct recorder *record
         return STATUS_OK;
     TRY(flush_steps(records, err));
     struct run_info *info = &records->info;
-    if (peak_bytes > info->peak_bytes)
-        info->peak_bytes = peak_bytes;
+    if (facts[0] > info->peak_bytes)
+        info->peak_bytes = facts[0];
+    warn_of_dropped(facts[1]);
     info->status = status;
     info->skipped_steps = skipped_steps;
     info->ended_unix_ms = clock_unix_ms();

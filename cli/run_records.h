@@ -15,8 +15,9 @@ enum status run_records_open(struct run_records **out, const struct run_context 
 void run_records_close(struct run_records *records); /* NULL allowed */
 
 /* The layout is known, weights are loaded and the first step is next: an older log is replaced only
- * now. `layout_bytes` of this rank. Collective. */
-enum status run_records_begin(struct run_records *records, int64_t layout_bytes, struct error *err);
+ * now, and a restarted run's own continued. `layout_bytes` of this rank. Collective. */
+enum status run_records_begin(struct run_records *records, int64_t steps_done, int64_t layout_bytes,
+                              struct error *err);
 /* The next step begins: its energy counts from here. */
 void run_records_step_begin(struct run_records *records);
 /* Memory of the fullest rank. */
@@ -27,6 +28,9 @@ struct rank_memory {
 /* One step is over. */
 enum status run_records_step(struct run_records *records, const struct step_result *step,
                              const struct rank_memory *memory, struct error *err);
+/* A checkpoint follows: what was recorded until now reaches the files first, since a restart from
+ * it goes on behind that. */
+enum status run_records_flush(struct run_records *records, struct error *err);
 enum status run_records_evaluation(struct run_records *records, int64_t steps, double loss,
                                    struct error *err);
 /* The run is over, well or not: events of all ranks go to the store. `recorder` may be NULL.

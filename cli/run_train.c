@@ -50,6 +50,7 @@ static struct trainer_setup setup_of(const struct run_context *run, struct datas
 static enum status start_recorder(struct training *training, struct error *err)
 {
     const struct run_context *run = training->run;
+    trainer_record(training->trainer, pulse_sink(run->pulse, (struct event_sink){0}));
     if (run->options->no_trace)
         return STATUS_OK;
     size_t layers = run->plan->layer_count;
@@ -59,13 +60,11 @@ static enum status start_recorder(struct training *training, struct error *err)
         .end_step = run->options->steps,
         .kept_steps = run->options->trace_steps,
         .warmup_steps = COMPARE_WARMUP_STEPS,
-        /* Forward and backward of every micro-batch, its data; two of reduction and optimizer each.
-         */
-        .events_per_step = (size_t)run->plan->micro_batches * (2 * layers + 1) + 4 * layers + 2,
+        .events_per_step = recorder_step_events(run->plan, comm_rank(run->comm)),
         .rank = comm_rank(run->comm),
     };
     TRY(recorder_open(&training->recorder, &options, err));
-    trainer_record(training->trainer, recorder_sink(training->recorder));
+    trainer_record(training->trainer, pulse_sink(run->pulse, recorder_sink(training->recorder)));
     return STATUS_OK;
 }
 
@@ -111,6 +110,7 @@ static enum status one_step(struct training *training, struct error *err)
 {
     const struct run_options *options = training->run->options;
     struct step_result result = {0};
+    pulse_step(training->run->pulse, trainer_step_count(training->trainer) + 1);
     run_records_step_begin(training->records);
     enum status status = trainer_step(training->trainer, &result, err);
     int64_t done = trainer_step_count(training->trainer);
@@ -137,14 +137,19 @@ static enum status one_step(struct training *training, struct error *err)
     bool is_due_to_save = stops || is_due(done, options->save_interval);
     /* After a skipped step the weights may be what made the loss infinite: older checkpoints are
      * worth more than one of these. */
-    if (options->save != NULL && is_due_to_save && !result.skipped)
-        TRY(trainer_save_checkpoint(training->trainer, options->save, options->keep, err));
-    return STATUS_OK;
+    if (options->save == NULL || !is_due_to_save || result.skipped)
+        return STATUS_OK;
+    TRY(run_records_flush(training->records, err));
+    return trainer_save_checkpoint(training->trainer, options->save, options->keep, err);
 }
 
 static enum status all_steps(struct training *training, struct error *err)
 {
     const struct run_options *options = training->run->options;
+    /* A rank that died after the last checkpoint leaves a restart nothing but to say how it went.
+     */
+    if (trainer_step_count(training->trainer) >= options->steps)
+        return evaluate(training, err);
     while (trainer_step_count(training->trainer) < options->steps && !training->interrupted)
         TRY(one_step(training, err));
     return STATUS_OK;
@@ -172,15 +177,15 @@ static enum status work(struct training *training, struct dataset *dataset, stru
     struct trainer_setup setup = setup_of(run, dataset);
     TRY(trainer_open(&training->trainer, &setup, err));
     TRY(load_weights(training, err));
-    if (trainer_step_count(training->trainer) >= run->options->steps)
+    if (trainer_step_count(training->trainer) >= run->options->steps && run->options->restart == 0)
         return error_set(err, STATUS_USAGE,
                          "--steps %lld: the checkpoint of --load %s has done %lld already; give "
                          "the steps of the whole training",
                          (long long)run->options->steps, run->options->load,
                          (long long)trainer_step_count(training->trainer));
     TRY(agree(run->comm, start_recorder(training, err), err));
-    TRY(run_records_begin(training->records, (int64_t)trainer_layout_bytes(training->trainer),
-                          err));
+    TRY(run_records_begin(training->records, trainer_step_count(training->trainer),
+                          (int64_t)trainer_layout_bytes(training->trainer), err));
     enum status status = all_steps(training, err);
     abort_if_alone(training, status, err);
     enum run_status outcome = status != STATUS_OK     ? RUN_FAILED

@@ -4,13 +4,31 @@ import shutil
 
 from harness import MODEL, Test, main, tensors
 
-FILES = ("model.safetensors", "optimizer.safetensors")
-
 
 class Resume(Test):
+    def content(self, checkpoint):
+        """name -> (shape, bytes) of all tensors, in whatever files they are."""
+        found = {}
+        for path in sorted((self.folder / checkpoint).glob("*.safetensors")):
+            there = tensors(path)
+            self.assertFalse(found.keys() & there.keys(), path)
+            found.update(there)
+        return found
+
     def assert_same_checkpoint(self, one, other):
-        for name in FILES:
-            self.assertEqual(tensors(self.folder / one / name), tensors(self.folder / other / name))
+        self.assertEqual(self.content(one), self.content(other))
+
+    def split_plan(self, name, degrees, **strategy):
+        """one.json, split; `degrees`: replicas, ranks of a layer, stages."""
+        plan = json.loads((self.folder / "one.json").read_text())
+        replicas, ways, stages = degrees
+        plan.update(ranks=replicas * ways * stages, data_parallel=replicas, tensor_parallel=ways,
+                    pipeline=stages, virtual_stages=1, schedule="1f1b", micro_batch=1,
+                    micro_batches=plan["global_batch"] // replicas, prediction=None)
+        for index, layer in enumerate(plan["layers"]):
+            layer.update(stage=index * stages // len(plan["layers"]), tensor_parallel=ways,
+                         **strategy)
+        (self.folder / name).write_text(json.dumps(plan))
 
     def check_resume(self, plan):
         fast = ("--eval-windows", "4", "--steps", "12")
@@ -39,6 +57,41 @@ class Resume(Test):
         self.assertEqual(list(part), [5, 6, 7, 8])
         for step, loss in part.items():
             self.assertAlmostEqual(loss, whole[step], delta=1e-4)
+
+    def test_under_one_plan_after_the_other(self):
+        self.split_plan("split.json", (1, 2, 2))
+        self.split_plan("zero.json", (2, 1, 1), zero_stage=3)
+        self.split_plan("tokens.json", (1, 2, 1), sequence_parallel=True, zero_stage=1)
+        options = ("--eval-windows", "4", "--save", "c", "--save-interval", "2", "--keep", "9")
+        self.train("one.json", "--eval-windows", "4", "--steps", "10", "--log", "whole.jsonl")
+        whole = self.losses("whole.jsonl")
+        self.train("one.json", *options, "--steps", "2")
+        for steps, plan in enumerate(("split", "zero", "tokens", "one"), start=1):
+            end, log = str(2 * steps + 2), f"{plan}.jsonl"
+            self.train(f"{plan}.json", *options, "--steps", end, "--load", "c", "--log", log)
+            part = self.losses(log)
+            self.assertEqual(list(part), [2 * steps + 1, 2 * steps + 2])
+            for step, loss in part.items():
+                self.assertAlmostEqual(loss, whole[step], delta=1e-4)
+        index = json.loads((self.folder / "c" / "step-00000004" /
+                            "model.safetensors.index.json").read_text())
+        self.assertEqual(len(set(index["weight_map"].values())), 4)
+        self.assertEqual(self.content("c/step-00000004").keys(),
+                         self.content("c/step-00000010").keys())
+
+    def test_a_torn_file_of_any_rank_is_passed_over(self):
+        self.split_plan("split.json", (1, 2, 2))
+        self.train("split.json", "--steps", "4", "--eval-windows", "4", "--save", "c",
+                   "--save-interval", "2")
+        for path in sorted((self.folder / "c" / "step-00000004").iterdir()):
+            whole = path.read_bytes()
+            path.write_bytes(whole[:-1])
+            result = self.train("one.json", "--steps", "3", "--eval-windows", "4", "--load", "c",
+                                "--log", "torn.jsonl")
+            self.assertIn(path.name, result.stderr)
+            self.assertEqual(list(self.losses("torn.jsonl")), [3])
+            (self.folder / "torn.jsonl").unlink()
+            path.write_bytes(whole)
 
     def test_repeated_run_is_the_same(self):
         for folder in ("a", "b"):

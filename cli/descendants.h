@@ -1,0 +1,15 @@
+/* The processes that another one has started, on this host. */
+#ifndef TEMPER_CLI_DESCENDANTS_H
+#define TEMPER_CLI_DESCENDANTS_H
+
+#include <sys/types.h>
+
+/* Send SIGKILL to the children of `parent`. */
+void kill_children(pid_t parent);
+/* From here on, what a child of this process leaves behind when it dies becomes a child of this
+ * process, and not of init. */
+void adopt_orphans(void);
+/* Kill all children of this process and wait until they are gone, for a few seconds at most. */
+void end_orphans(void);
+
+#endif
