@@ -55,7 +55,7 @@ static const struct option_spec rows[] = {
      .offset = offsetof(struct bench_options, precision),
      .metavar = "NAME",
      .fallback = "fp32",
-     .doc = "fp32 or bf16."},
+     .doc = "fp32, bf16 or fp16."},
     {.name = "recompute",
      .type = OPTION_STRING,
      .offset = offsetof(struct bench_options, recompute),
@@ -108,15 +108,15 @@ static enum status run_layers(struct chain *chain, struct timing *timing, struct
     for (size_t i = 0; i < chain->layer_count; i++) {
         struct layer_call call = chain_call(chain, i);
         double start_s = clock_s();
-        TRY(layer_forward(chain->device, &call, call.kind == LAYER_HEAD ? &timing->loss : NULL,
+        TRY(layer_forward(chain->device, &call, call.part.kind == LAYER_HEAD ? &timing->loss : NULL,
                           err));
-        timing->forward_s[call.kind] += clock_s() - start_s;
+        timing->forward_s[call.part.kind] += clock_s() - start_s;
     }
     for (size_t i = chain->layer_count; i > 0; i--) {
         struct layer_call call = chain_call(chain, i - 1);
         double start_s = clock_s();
         TRY(layer_backward(chain->device, &call, err));
-        timing->backward_s[call.kind] += clock_s() - start_s;
+        timing->backward_s[call.part.kind] += clock_s() - start_s;
     }
     return STATUS_OK;
 }
@@ -135,8 +135,8 @@ static enum status run_step(struct chain *chain, struct moments moments, int64_t
         .first_moment = moments.first,
         .second_moment = moments.second,
         .gradients = chain->gradients,
-        .parameters_bf16 =
-            chain->options.precision == PRECISION_BF16 ? chain->parameters_bf16 : NULL,
+        .parameters_16 = chain->options.precision != PRECISION_FP32 ? chain->parameters_16 : NULL,
+        .precision_16 = chain->options.precision,
         .count = chain->count,
         .learning_rate = 1e-4,
         .beta1 = 0.9,
@@ -184,7 +184,7 @@ static void print_timing(const struct chain *chain, const struct timing *best, d
     }
     printf("gradient norm %.2f ms, AdamW %.2f ms (%.1f GB/s)\n", best->norm_s * 1e3,
            best->adamw_s * 1e3,
-           (double)chain->count * (chain->options.precision == PRECISION_BF16 ? 30.0 : 28.0) /
+           (double)chain->count * (chain->options.precision != PRECISION_FP32 ? 30.0 : 28.0) /
                best->adamw_s * 1e-9);
     printf("step: fastest %.1f ms, median %.1f ms; %.1f GFLOP\n", best->total_s * 1e3,
            median_s * 1e3, flops * 1e-9);
@@ -239,11 +239,12 @@ static enum status run(const struct bench_options *options, struct error *err)
     }
     TRY(model_load(&model, options->model, &overrides, err));
     TRY(chain_open(&chain, &model, &chain_options, err));
-    chain_randomise(&chain, 1);
 
     struct moments moments = {NULL, NULL};
     size_t bytes = (size_t)chain.count * sizeof(float);
-    enum status status = device_allocate(chain.device, bytes, (void **)&moments.first, err);
+    enum status status = chain_randomise(&chain, 1, err);
+    if (status == STATUS_OK)
+        status = device_allocate(chain.device, bytes, (void **)&moments.first, err);
     if (status == STATUS_OK)
         status = device_allocate(chain.device, bytes, (void **)&moments.second, err);
     if (status == STATUS_OK)
