@@ -66,11 +66,11 @@ static void print_row(const struct model *model, const struct kind_row *row,
     printf("%-10s %6lld %16s %14s", layer_kind_name(row->kind), (long long)row->layers,
            format_grouped(layer_parameter_count(model, row->kind), parameters),
            format_flops(layer_forward_flops(model, row->kind, shape), flops));
-    for (int precision = 0; precision < PRECISION_COUNT; precision++)
+    static const enum precision shown[] = {PRECISION_FP32, PRECISION_BF16};
+    for (size_t i = 0; i < COUNT_OF(shown); i++)
         for (int recompute = 0; recompute < RECOMPUTE_COUNT; recompute++) {
             char text[UNIT_TEXT_BYTES] = "-";
-            struct layer_precision_mode mode = {(enum precision)precision,
-                                                (enum recompute)recompute};
+            struct layer_precision_mode mode = {shown[i], (enum recompute)recompute};
             uint64_t bytes;
             if (saved_bytes(model, row->kind, mode, shape, &bytes))
                 format_bytes((double)bytes, text);
@@ -97,7 +97,7 @@ static void print_model(const struct model *model, const struct micro_batch_shap
     printf("micro-batch %lld x %lld tokens\n\n", (long long)shape->sequences,
            (long long)shape->seq_length);
     printf("%-10s %6s %16s %14s %35s %35s\n", "", "", "", "", "activations kept, fp32",
-           "activations kept, bf16");
+           "activations kept, bf16 or fp16");
     printf("%-10s %6s %16s %14s %11s %11s %11s %11s %11s %11s\n", "layer", "count", "parameters",
            "forward", "none", "selective", "full", "none", "selective", "full");
     double flops = 0;
