@@ -222,6 +222,16 @@ static enum status join_and_train(struct run_context *run, struct error *err)
     return status;
 }
 
+/* All ranks have the same message. Said before MPI ends: the first rank to be gone with an exit code
+ * makes mpirun end those that still have something to say. */
+static void tell_failure(const struct run_context *run, struct error *err)
+{
+    console_progress_end();
+    if (run->is_first && err->message[0] != '\0')
+        fprintf(stderr, "temper run: %s\n", err->message);
+    err->message[0] = '\0';
+}
+
 static enum status work_as_rank(const struct run_options *options, const struct plan *plan,
                                 struct error *err)
 {
@@ -238,8 +248,8 @@ static enum status work_as_rank(const struct run_options *options, const struct 
     if (status == STATUS_OK) {
         run.is_first = comm_rank(run.comm) == 0;
         status = join_and_train(&run, err);
-        if (status != STATUS_OK && !run.is_first)
-            err->message[0] = '\0'; /* rank 0 has the same message */
+        if (status != STATUS_OK)
+            tell_failure(&run, err);
     }
     pulse_stop(run.pulse);
     comm_close(run.comm);

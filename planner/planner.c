@@ -16,9 +16,11 @@
 static const double same_share = 1e-11;
 
 /* A pipeline's time is known to the search only from below, so that to close its problem to the
- * last digit would prove little: it is closed this far, or as far as this many labels go. */
+ * last digit would prove little: a part is closed this far, or as far as so many labels go, and
+ * with a plan in hand all parts together have so many; what is left open then counts by its bound.
+ */
 static const double pipeline_gap = 1e-3;
-enum { PIPELINE_LABELS = 50000 };
+enum { PIPELINE_LABELS = 10000, PIPELINE_LABELS_ALL = 150000 };
 
 static const double gib_bytes = 1024.0 * 1024.0 * 1024.0;
 
@@ -46,7 +48,7 @@ struct outer {
     struct ranked_shape *order; /* [space->count] */
     bool *solved;               /* [space->count], the planning's: ever given to the ILP */
     struct incumbent best;
-    uint64_t columns, labels;
+    uint64_t columns, labels, pipeline_labels;
 };
 
 static double value_of(const struct objective_rates *rates, const struct prediction *prediction)
@@ -231,16 +233,31 @@ static enum status solve_memory(const struct problem *problem, double upper_boun
 static enum status solve_part(const struct outer *outer, const struct problem *problem,
                               struct solution *out, struct error *err)
 {
-    bool is_pipeline = problem->stages > 1;
+    bool has_stages = problem->stages > 1;
     const struct search_options options = {
         .upper_bound = outer->best.found ? outer->best.value : INFINITY,
-        .gap_target = is_pipeline ? fmax(outer->gap_target, pipeline_gap) : outer->gap_target,
-        .labels_most = is_pipeline ? PIPELINE_LABELS : 0,
+        .gap_target = has_stages ? fmax(outer->gap_target, pipeline_gap) : outer->gap_target,
+        .labels_most = has_stages ? PIPELINE_LABELS : 0,
         .limits = outer->limits,
     };
     if (outer->rates.per_second <= 0 && outer->rates.per_joule <= 0)
         return solve_memory(problem, options.upper_bound, out, err);
     return problem_solve(problem, &options, out, err);
+}
+
+static bool is_pipeline(const struct visit *visit)
+{
+    const struct space *space = visit->outer->space;
+    return space->prices[space->shapes[visit->shape].prices].mesh.pipeline > 1;
+}
+
+static bool is_out_of_budget(const struct visit *visit)
+{
+    const struct outer *outer = visit->outer;
+    if (!outer->best.found)
+        return false;
+    return limits_reached(&outer->limits) ||
+           (is_pipeline(visit) && outer->pipeline_labels > PIPELINE_LABELS_ALL);
 }
 
 /* `bound`: no plan of the part is below it. */
@@ -251,7 +268,7 @@ static enum status visit_part(const struct visit *visit, const struct part *part
     struct part_problem work;
     struct solution solution;
     bool is_empty;
-    if ((outer->best.found && limits_reached(&outer->limits)) || bound >= outer_threshold(outer)) {
+    if (is_out_of_budget(visit) || bound >= outer_threshold(outer)) {
         close_part(outer, bound);
         return STATUS_OK;
     }
@@ -265,6 +282,7 @@ static enum status visit_part(const struct visit *visit, const struct part *part
         outer->solved[visit->shape] = true;
         outer->columns += solution.columns;
         outer->labels += solution.labels;
+        outer->pipeline_labels += is_pipeline(visit) ? solution.labels : 0;
         if (solution.found)
             status = use_solution(visit, part, sharper, &work, &solution, err);
         else
