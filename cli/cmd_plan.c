@@ -109,8 +109,10 @@ static const struct command_spec spec = {
     .synopsis = "--model MODEL --global-batch N [options]",
     .description =
         "Predicts every executable plan from the measurements in the store and finds the one that "
-        "minimises w1*T + w2*M + w3*E: data-parallel degree and threads, micro-batch and "
-        "accumulation, and for each layer its recompute mode and precision. The answer comes with "
+        "minimises w1*T + w2*M + w3*E: ranks and threads, their split into pipeline stages, "
+        "replicas and tensor-parallel shares, schedule, stage boundaries, micro-batch, and for "
+        "each layer its tensor- and sequence-parallel degree, ZeRO stage, recompute mode and "
+        "precision. The answer comes with "
         "a bound that no plan can be below; `optimal` is printed only when the two meet. When "
         "everything is pinned, the plan is only predicted.\n\n"
         "When no plan fits, the exit code is 3 and the message names the tightest constraint, how "

@@ -222,8 +222,8 @@ static enum status join_and_train(struct run_context *run, struct error *err)
     return status;
 }
 
-/* All ranks have the same message. Said before MPI ends: the first rank to be gone with an exit code
- * makes mpirun end those that still have something to say. */
+/* All ranks have the same message. Said before MPI ends: the first rank to be gone with an exit
+ * code makes mpirun end those that still have something to say. */
 static void tell_failure(const struct run_context *run, struct error *err)
 {
     console_progress_end();

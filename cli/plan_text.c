@@ -1,6 +1,7 @@
 #include "cli/plan_text.h"
 
 #include "base/units.h"
+#include "ir/mesh.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -23,6 +24,24 @@ static const char *cell(const struct quantity *quantity, format_function *format
     return buffer;
 }
 
+/* Each virtual stage's layers, by their index in the chain. */
+static void stages(const struct plan *plan, struct text *out)
+{
+    text_printf(out, "schedule: %s", schedule_name(plan->schedule));
+    if (plan->virtual_stages > 1)
+        text_printf(out, ", %d virtual stages a stage", plan->virtual_stages);
+    text_append(out, "\n");
+    for (int stage = 0; stage < plan->pipeline; stage++) {
+        text_printf(out, "  stage %d: layers", stage);
+        for (int chunk = 0; chunk < plan->virtual_stages; chunk++) {
+            size_t first, end;
+            mesh_chunk_layers(plan, stage, chunk, &first, &end);
+            text_printf(out, "%s %zu-%zu", chunk > 0 ? "," : "", first, end - 1);
+        }
+        text_append(out, "\n");
+    }
+}
+
 static void head(const struct plan *plan, struct text *out)
 {
     char cap[UNIT_TEXT_BYTES];
@@ -30,12 +49,14 @@ static void head(const struct plan *plan, struct text *out)
     text_printf(out, "%s: %lld blocks, hidden %lld, sequence %lld tokens, vocab %lld\n",
                 model->name, (long long)model->blocks, (long long)model->hidden,
                 (long long)model->seq_length, (long long)model->vocab);
-    text_printf(
-        out,
-        "global batch %lld = data parallel %d x micro-batches %lld x sequences %lld; threads a "
-        "rank: %d\n",
-        (long long)plan->global_batch, plan->data_parallel, (long long)plan->micro_batches,
-        (long long)plan->micro_batch, plan->threads);
+    text_printf(out, "mesh: %d ranks = data %d x tensor %d x pipeline %d; threads a rank: %d\n",
+                plan->ranks, plan->data_parallel, plan->tensor_parallel, plan->pipeline,
+                plan->threads);
+    text_printf(out, "global batch %lld = data parallel %d x micro-batches %lld x sequences %lld\n",
+                (long long)plan->global_batch, plan->data_parallel, (long long)plan->micro_batches,
+                (long long)plan->micro_batch);
+    if (plan->pipeline > 1)
+        stages(plan, out);
     if (plan->memory_cap_bytes > 0)
         text_printf(out, "memory cap %s a rank\n",
                     format_bytes((double)plan->memory_cap_bytes, cap));
@@ -45,9 +66,9 @@ static void head(const struct plan *plan, struct text *out)
 
 static bool same_strategy(const struct layer_strategy *a, const struct layer_strategy *b)
 {
-    return a->stage == b->stage && a->tensor_parallel == b->tensor_parallel &&
-           a->zero_stage == b->zero_stage && a->recompute == b->recompute &&
-           a->precision == b->precision;
+    return a->tensor_parallel == b->tensor_parallel &&
+           a->sequence_parallel == b->sequence_parallel && a->zero_stage == b->zero_stage &&
+           a->recompute == b->recompute && a->precision == b->precision;
 }
 
 /* Layers of one kind under one strategy, as ranges of their indices. */
@@ -62,8 +83,10 @@ static void strategy_row(const struct plan *plan, size_t first, bool *listed, st
         listed[i] |= same;
         count += same;
     }
-    text_printf(out, "  %-10s %5zu   %-9s  %-9s ", layer_kind_name(kind), count,
-                precision_name(strategy->precision), recompute_name(strategy->recompute));
+    text_printf(out, "  %-10s %5zu   %6d  %-8s  %4d  %-9s  %-9s ", layer_kind_name(kind), count,
+                strategy->tensor_parallel, strategy->sequence_parallel ? "on" : "off",
+                strategy->zero_stage, precision_name(strategy->precision),
+                recompute_name(strategy->recompute));
     for (size_t i = first; i < plan->layer_count; i++) {
         if (model_layer(&plan->model, i).kind != kind || !same_strategy(&plan->layers[i], strategy))
             continue;
@@ -87,7 +110,8 @@ static void strategy_row(const struct plan *plan, size_t first, bool *listed, st
 static void strategies(const struct plan *plan, struct text *out)
 {
     bool *listed = calloc(plan->layer_count, sizeof *listed);
-    text_append(out, "\n  layers     count   precision  recompute  blocks\n");
+    text_append(out,
+                "\n  layers     count   tensor  sequence  zero  precision  recompute  blocks\n");
     if (listed == NULL) {
         out->failed = true;
         return;

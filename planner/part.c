@@ -68,7 +68,8 @@ static bool admits(const struct building *building, enum layer_kind kind, const 
     bool is_table = kind == LAYER_EMBEDDING || kind == LAYER_HEAD;
     if (part->split_is_fixed && is_table &&
         (strategy->tensor_parallel != part->table_tensor_parallel ||
-         strategy->zero_stage != part->table_zero))
+         strategy->zero_stage != part->table_zero ||
+         (building->prices->mesh.pipeline == 1 && item->table_sequence != part->table_sequence)))
         return false;
     if (strategy->zero_stage > part->zero_most)
         return false;
@@ -562,13 +563,16 @@ static size_t split_table(const struct prices *prices, const struct part *part,
         bool is_listed = false;
         for (size_t c = 0; c < count; c++)
             is_listed |= children[c].table_tensor_parallel == strategy->tensor_parallel &&
-                         children[c].table_zero == strategy->zero_stage;
+                         children[c].table_zero == strategy->zero_stage &&
+                         (children[c].table_sequence == strategy->sequence_parallel ||
+                          prices->mesh.pipeline > 1);
         if (is_listed)
             continue;
         assert(count < PART_CHILDREN_MAX);
         children[count] = *part;
         children[count].split_is_fixed = true;
         children[count].table_tensor_parallel = strategy->tensor_parallel;
+        children[count].table_sequence = strategy->sequence_parallel;
         children[count++].table_zero = strategy->zero_stage;
     }
     return count;
@@ -627,7 +631,8 @@ size_t part_split(const struct space *space, const struct shape *shape, const st
     const struct prices *prices = &space->prices[shape->prices];
     const struct quantity half = process_16(prices, shape, &space->request->pins);
     const struct quantity whole = prices->process_bytes[PRECISION_FP32];
-    if (!part_is_consistent(plan))
+    if (!part_is_consistent(plan) || (!part->split_is_fixed && plan->model.tied_head &&
+                                      plan->pipeline == 1 && plan->layers[0].tensor_parallel > 1))
         return split_table(prices, part, children);
     if (!part->rings_are_fixed && footprint_ring_count(plan) > 0)
         return split_rings(part, children);

@@ -26,6 +26,7 @@ enum part_streams {
 struct part {
     bool split_is_fixed; /* of embedding and tied head: */
     int table_tensor_parallel, table_zero;
+    bool table_sequence; /* of the embedding */
     bool rings_are_fixed;
     int rings, zero_most; /* rings charged; no layer above this stage */
     enum part_streams streams;

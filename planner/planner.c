@@ -15,12 +15,11 @@
  */
 static const double same_share = 1e-11;
 
-/* A pipeline's time is known to the search only from below, so that to close its problem to the
- * last digit would prove little: a part is closed this far, or as far as so many labels go, and
- * with a plan in hand all parts together have so many; what is left open then counts by its bound.
- */
-static const double pipeline_gap = 1e-3;
-enum { PIPELINE_LABELS = 10000, PIPELINE_LABELS_ALL = 150000 };
+/* A pipeline's time is known to the search only from below, so that to close its problem at any
+ * cost would prove little: with a plan in hand its parts are closed as far as so many labels go,
+ * all of them together as far as so many, and what is left open counts by its bound. */
+enum { PIPELINE_LABELS = 10000, PIPELINE_LABELS_ALL = 600000 };
+static const double pipeline_part_s = 1; /* GLPK's trees have no labels to count */
 
 static const double gib_bytes = 1024.0 * 1024.0 * 1024.0;
 
@@ -177,6 +176,9 @@ static bool is_charged_fully(const struct visit *visit, const struct part_proble
     uint64_t peak_bytes;
     if (!part_is_consistent(plan) || !prediction_fits(outer->space->request, &plan->prediction))
         return false;
+    if (plan->pipeline == 1 && value_of(&outer->rates, &plan->prediction) >
+                                   solution->value + same_share * fabs(solution->value))
+        return false;
     if (outer->rates.per_byte <= 0)
         return true;
     (void)problem_evaluate(&work->problem, &solution->assignment, &peak_bytes);
@@ -234,12 +236,14 @@ static enum status solve_part(const struct outer *outer, const struct problem *p
                               struct solution *out, struct error *err)
 {
     bool has_stages = problem->stages > 1;
-    const struct search_options options = {
+    struct search_options options = {
         .upper_bound = outer->best.found ? outer->best.value : INFINITY,
-        .gap_target = has_stages ? fmax(outer->gap_target, pipeline_gap) : outer->gap_target,
+        .gap_target = outer->gap_target,
         .labels_most = has_stages ? PIPELINE_LABELS : 0,
         .limits = outer->limits,
     };
+    if (has_stages)
+        options.limits.deadline_s = fmin(options.limits.deadline_s, clock_s() + pipeline_part_s);
     if (outer->rates.per_second <= 0 && outer->rates.per_joule <= 0)
         return solve_memory(problem, options.upper_bound, out, err);
     return problem_solve(problem, &options, out, err);

@@ -139,9 +139,10 @@ static size_t spread_index(const struct prices *prices, const struct layer_strat
 
 /* A tied head and the embedding are split alike, so the one is priced beside its like. */
 static void set_trial(struct plan *trial, enum layer_kind kind,
-                      const struct layer_strategy *strategy)
+                      const struct layer_strategy *strategy, bool table_sequence)
 {
     const struct layer_strategy like = {.tensor_parallel = strategy->tensor_parallel,
+                                        .sequence_parallel = table_sequence,
                                         .zero_stage = strategy->zero_stage};
     trial->layers[0] = trial->layers[trial->layer_count - 1] = like;
     trial->layers[kind_layer(&trial->model, kind)] = *strategy;
@@ -149,12 +150,13 @@ static void set_trial(struct plan *trial, enum layer_kind kind,
 
 /* One without measurements is left out and noted. */
 static enum status price_strategy(struct pricing *pricing, enum layer_kind kind,
-                                  const struct layer_strategy *strategy, struct error *err)
+                                  const struct layer_strategy *strategy, bool table_sequence,
+                                  struct error *err)
 {
     struct plan *trial = &pricing->trial;
     struct layer_cost cost;
     struct error missing;
-    set_trial(trial, kind, strategy);
+    set_trial(trial, kind, strategy, table_sequence);
     enum status status = cost_layer(pricing->request->profile, trial,
                                     kind_layer(&trial->model, kind), &cost, &missing);
     if (status != STATUS_OK) {
@@ -165,6 +167,7 @@ static enum status price_strategy(struct pricing *pricing, enum layer_kind kind,
     const struct layer_price price = layer_cost_price(trial, &cost);
     const struct priced item = {
         .strategy = *strategy,
+        .table_sequence = table_sequence,
         .spread = spread_index(pricing->prices, strategy),
         .forward_s = layer_cost_time(&cost, COST_FORWARD).value,
         .backward_s = layer_cost_time(&cost, COST_BACKWARD).value,
@@ -178,6 +181,18 @@ static enum status price_strategy(struct pricing *pricing, enum layer_kind kind,
     return push_priced(&pricing->prices->kinds[kind], &item, err);
 }
 
+/* What a tied head does with the embedding's table is priced by the embedding's own figures. */
+static enum status price_beside(struct pricing *pricing, enum layer_kind kind,
+                                const struct layer_strategy *strategy, struct error *err)
+{
+    bool shares_table = kind == LAYER_HEAD && pricing->request->model->tied_head &&
+                        pricing->prices->mesh.pipeline == 1 && strategy->tensor_parallel > 1;
+    if (!shares_table)
+        return price_strategy(pricing, kind, strategy, strategy->sequence_parallel, err);
+    TRY(price_strategy(pricing, kind, strategy, false, err));
+    return price_strategy(pricing, kind, strategy, true, err);
+}
+
 static enum status price_modes(struct pricing *pricing, enum layer_kind kind,
                                struct layer_strategy strategy, struct error *err)
 {
@@ -189,7 +204,7 @@ static enum status price_modes(struct pricing *pricing, enum layer_kind kind,
             strategy.recompute = (enum recompute)recompute;
             strategy.precision = (enum precision)precision;
             if (pins_allow_mode(pins, kind, &strategy))
-                TRY(price_strategy(pricing, kind, &strategy, err));
+                TRY(price_beside(pricing, kind, &strategy, err));
         }
     }
     return STATUS_OK;

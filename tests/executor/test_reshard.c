@@ -1,9 +1,10 @@
 /* Between layers of different spread, and between stages: every pair of degrees, each rank's shares
- * compared with what they must be. Run under mpirun with 2, 3, 4 and 6 ranks; of 6, the degrees 2
- * and 3 do not divide each other. */
+ * compared with what they must be, and trainings of three ranks. Run under mpirun with 2, 3, 4 and
+ * 6 ranks; of 6, the degrees 2 and 3 do not divide each other. */
 #include "support.h"
 
 #include "executor/reshard.h"
+#include "trained.h"
 
 enum { LAYERS_MAX = 8, HIDDEN = 10, SEQUENCE = 3, MICRO_BATCH = 6 };
 enum { WHOLE = MICRO_BATCH * SEQUENCE * HIDDEN };
@@ -135,11 +136,112 @@ static void test_reshard__travels_as_the_narrower_side_or_single(void **state)
     assert_int_equal(reshard_travel_spread(1, 4), 1);
 }
 
+/* ---- in a training ---- */
+
+enum { STEPS = 3 };
+
+/* Three ranks share what divides by three, one by one: `degrees` of embedding, attention, mlp,
+ * attention, ... and head. */
+struct three_ways {
+    const char *model;
+    int64_t hidden, heads, ffn;
+    int embedding, attention, mlp, head;
+    bool sequence_parallel; /* where three share a layer */
+    int zero_stage;
+};
+
+static const struct three_ways trainings[] = {
+    {"gpt2", 36, 6, 144, 3, 3, 3, 3, false, 0},
+    {"gpt2", 36, 6, 144, 3, 3, 3, 3, true, 3}, /* nobody to shard over */
+    {"tinyllama-1.1b", 36, 6, 48, 3, 3, 1, 1, true, 3},
+    {"tinyllama-1.1b", 36, 6, 48, 1, 3, 1, 3, false, 2},
+    {"gpt2", 32, 4, 96, 3, 1, 3, 3, false, 1}, /* three ranks share 32 elements of a token */
+    {"tinyllama-1.1b", 32, 4, 48, 3, 1, 3, 1, true, 2},
+};
+
+static void build(struct plan *out, const struct three_ways *what, int ranks)
+{
+    const int degrees[LAYER_KIND_COUNT] = {what->embedding, what->attention, what->mlp, what->head};
+    struct model_overrides sizes = {.layers = 2,
+                                    .hidden = what->hidden,
+                                    .heads = what->heads,
+                                    .kv_heads = what->heads,
+                                    .ffn = what->ffn,
+                                    .vocab_size = 251,
+                                    .positions = 15,
+                                    .seq_length = 15};
+    struct error err = {0};
+    *out = (struct plan){.ranks = ranks,
+                         .data_parallel = 1,
+                         .tensor_parallel = ranks,
+                         .pipeline = 1,
+                         .virtual_stages = 1,
+                         .schedule = SCHEDULE_1F1B,
+                         .threads = 1,
+                         .global_batch = 6,
+                         .micro_batch = 3,
+                         .micro_batches = 2};
+    assert_ok(model_load(&out->model, what->model, &sizes, &err), &err);
+    out->layer_count = model_layer_count(&out->model);
+    out->layers = calloc(out->layer_count, sizeof *out->layers);
+    assert_non_null(out->layers);
+    for (size_t i = 0; i < out->layer_count; i++) {
+        int degree = ranks == 1 ? 1 : degrees[model_layer(&out->model, i).kind];
+        out->layers[i] =
+            (struct layer_strategy){.tensor_parallel = degree,
+                                    .sequence_parallel = degree > 1 && what->sequence_parallel,
+                                    .zero_stage = ranks > 1 ? what->zero_stage : 0};
+    }
+    assert_ok(plan_validate(out, "test", &err), &err);
+}
+
+static void train(const struct three_ways *what, struct comm *comm, double *losses)
+{
+    static const struct optimizer_options optimizer = {.learning_rate = 1e-3,
+                                                       .min_learning_rate = 1e-3,
+                                                       .beta1 = 0.9,
+                                                       .beta2 = 0.95,
+                                                       .epsilon = 1e-2,
+                                                       .clip_norm = 0.25};
+    struct plan plan;
+    struct trained trained;
+    struct error err = {0};
+    char path[64] = "";
+    write_tokens(path, 5000, 251); /* the same at each rank */
+    build(&plan, what, comm_size(comm));
+    trained_open_plan(&trained, &plan, path, &optimizer, comm);
+    trained_steps(&trained, STEPS, losses);
+    assert_ok(trainer_evaluate(trained.trainer, 4, &losses[STEPS], &err), &err);
+    trained_close(&trained);
+    (void)unlink(path);
+}
+
+/* Only the order of fp32 additions differs. */
+static void test_reshard__three_ranks_train_as_one(void **state)
+{
+    (void)state;
+    struct comm *alone = NULL;
+    struct error err = {0};
+    if (comm_size(world) != 3)
+        return;
+    assert_ok(comm_open_alone(&alone, &err), &err);
+    for (size_t i = 0; i < COUNT(trainings); i++) {
+        double expected[STEPS + 1], got[STEPS + 1];
+        train(&trainings[i], alone, expected);
+        train(&trainings[i], world, got);
+        for (int k = 0; k <= STEPS; k++)
+            if (!(got[k] / expected[k] - 1 < 1e-5 && got[k] / expected[k] - 1 > -1e-5))
+                fail_msg("training %zu, step %d: %.9g, not %.9g", i, k + 1, got[k], expected[k]);
+    }
+    comm_close(alone);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reshard__every_pair_of_spreads),
         cmocka_unit_test(test_reshard__travels_as_the_narrower_side_or_single),
+        cmocka_unit_test(test_reshard__three_ranks_train_as_one),
     };
     struct error err = {0};
     if (comm_open(&world, &err) != STATUS_OK) {

@@ -442,8 +442,8 @@ static void check_value(const struct plan *plan, const struct truth *truth, uint
     assert_true(near(objective->gap, (objective->value - objective->bound) / objective->value) ||
                 objective->gap < 1e-9);
     if (!truth->some_pipeline) {
-        assert_true(objective->gap == 0);
-        assert_true(plan->status != PLAN_GAP);
+        if (objective->gap > 0 || plan->status == PLAN_GAP)
+            fail_msg("seed %llu: gap %g", (unsigned long long)seed, objective->gap);
     }
     tally->pipelines += plan->pipeline > 1;
     tally->exact_pipelines += plan->pipeline > 1 && is_exact;
