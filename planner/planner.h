@@ -1,4 +1,13 @@
-/* The search for the plan that minimises w1*T + w2*M + w3*E under the memory cap, with a proof. */
+/* The search for the plan that minimises w1*T + w2*M + w3*E under the memory cap, with a proof.
+ *
+ * planner/space.h says which plans are searched; all of them pass plan_validate. objective.value is
+ * of predict_plan; objective.bound is below every plan of the space. With one stage the search's
+ * own figures are those of predict_plan, so the two meet and the plan is optimal. With more stages
+ * predict_plan simulates the schedule, and the search minimises a sum that is proven to be no more
+ * than the simulated time (planner/part.c has the proof, tests/planner/test_part.c tries it on
+ * random plans): the bound holds, but value and bound meet only by luck, and the plan is given with
+ * the gap that is left. Pipelines are also searched with a budget of labels and of time for each
+ * part of the space; what that leaves open counts by its bound. */
 #ifndef TEMPER_PLANNER_PLANNER_H
 #define TEMPER_PLANNER_PLANNER_H
 

@@ -610,6 +610,28 @@ static void test_planner__names_the_pin_to_drop(void **state)
     close_setting(&setting);
 }
 
+static void test_planner__more_memory_is_never_worse(void **state)
+{
+    (void)state;
+    struct setting setting;
+    open_setting(&setting, 3, true);
+    setting.request.raw_weights = true;
+    setting.request.ranks = 4;
+    assert_int_equal(search(&setting, "pp=1"), STATUS_OK);
+    double best = setting.result.plan.objective.value, before = best;
+    double most = memory_quantile_bytes(setting.result.plan.prediction.memory_bytes);
+    for (double share = 1.0; share > 0.4; share -= 0.05) {
+        setting.request.memory_cap_bytes = (uint64_t)(share * most);
+        if (search(&setting, "pp=1") != STATUS_OK)
+            break;
+        assert_int_equal(setting.result.plan.status, PLAN_OPTIMAL);
+        assert_true(setting.result.plan.objective.value >= before * (1 - 1e-9));
+        before = setting.result.plan.objective.value;
+    }
+    assert_true(before > best);
+    close_setting(&setting);
+}
+
 static void test_planner__names_the_global_batch_that_divides(void **state)
 {
     (void)state;
@@ -726,7 +748,9 @@ static void test_planner__plans_a_24_block_model_in_seconds(void **state)
         report_search("  capped", &setting.result);
         const struct search_statistics *statistics = &setting.result.statistics;
         assert_int_equal(statistics->bounded_away + statistics->solved, statistics->candidates);
-        assert_true(setting.result.plan.objective.gap < 0.1);
+        assert_true(setting.result.plan.objective.gap < 0.25);
+        if (setting.result.plan.pipeline == 1)
+            assert_true(setting.result.plan.objective.gap < 1e-3);
     }
     close_setting(&setting);
 }
@@ -737,6 +761,7 @@ int main(void)
         cmocka_unit_test(test_planner__equals_enumeration_of_all_plans),
         cmocka_unit_test(test_planner__only_predicts_what_is_pinned_throughout),
         cmocka_unit_test(test_planner__names_the_pin_to_drop),
+        cmocka_unit_test(test_planner__more_memory_is_never_worse),
         cmocka_unit_test(test_planner__names_the_global_batch_that_divides),
         cmocka_unit_test(test_planner__more_pinned_ranks_than_allowed_are_named),
         cmocka_unit_test(test_planner__missing_measurements_are_named),
