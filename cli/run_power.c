@@ -65,6 +65,7 @@ static enum status measure_peak(struct run_power *power, const struct run_contex
     enum status status =
         device_measure_matmul(run->device, main_precision(run->plan), PEAK_MEASURE_S, &flops, err);
     TRY(agree(run->comm, status, err));
+    host_reset_peak_rss(); /* the operands were none of the training's memory */
     TRY(comm_all_reduce_sum_f64(run->comm, &flops, 1, err));
     power->matmul_flops = flops;
     return STATUS_OK;

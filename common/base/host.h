@@ -18,5 +18,8 @@ void host_query(struct host_info *out);
  * hundreds of KiB a core below the truth. */
 uint64_t host_process_rss_bytes(void);      /* resident now (VmRSS) */
 uint64_t host_process_peak_rss_bytes(void); /* the most so far (VmHWM) */
+/* The peak counts from here on; where the kernel does not let a process do that, nothing changes.
+ */
+void host_reset_peak_rss(void);
 
 #endif
