@@ -293,7 +293,7 @@ enum status launch_ranks(const struct launch_request *request, struct launch_end
 {
     char program[PROGRAM_PATH_BYTES];
     char ranks[16];
-    struct launch_end unwanted;
+    struct launch_end unwanted = {0};
     struct job job = {.request = request, .end = end == NULL ? &unwanted : end, .dead_rank = -1};
     struct relay_listener listener = {
         .user = &job, .sign = hear_sign, .banner = hear_banner, .tick = look_after};

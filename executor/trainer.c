@@ -14,6 +14,7 @@
 #include "executor/weights.h"
 #include "ir/footprint.h"
 #include "ir/mesh.h"
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,6 +97,7 @@ enum status trainer_open(struct trainer **out, const struct trainer_setup *setup
         free(trainer);
         return status;
     }
+    assert(trainer != NULL); /* all ranks have one */
     trainer->setup = *setup;
     trainer->layout.device = setup->device;
     status = prepare(trainer, err);

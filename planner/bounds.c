@@ -380,6 +380,7 @@ static void fill_rest(const struct bounds *bounds, size_t stage, struct stage_bo
     size_t end = problem->rules[stage].end;
     if (stage + 1 == problem->stages)
         end = last;
+    assert(at->rest_bytes != NULL);
     at->rest_bytes[last] = 0;
     for (size_t l = last; l-- > 0;) {
         uint64_t least = at->class_bytes[problem->layer_class[l]];

@@ -543,7 +543,8 @@ static bool part_to_update(const struct chain *chain, size_t index,
     struct layer_part part = chain_part(chain, layer->kind, split);
     part.owns_table = owns_table;
     struct part_counts counts = layer_part_counts(&chain->model, &part);
-    bool decays = tensors[layer_tensors(&chain->model, layer->kind, tensors) - 1].decays;
+    size_t spec_count = layer_tensors(&chain->model, layer->kind, tensors);
+    bool decays = tensors[spec_count - 1].decays;
     *out = (struct updated_part){
         .matrices = {table->first, counts.matrices, true, update->precision},
         .vectors = {layer->first + layer->matrix_count, counts.vectors, decays, PRECISION_FP32},

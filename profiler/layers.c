@@ -399,8 +399,9 @@ static enum status emit_optimizer(struct layers *layers, struct chain_update upd
     enum layer_kind kind = owns_table ? LAYER_HEAD : (enum layer_kind)row;
     if (layers->optimizer[row].count == 0 || (owns_table && !has_own_head(layers)))
         return STATUS_OK;
-    for (int sequence_parallel = 0; sequence_parallel <= (update.ways > 1); sequence_parallel++) {
-        struct chain_split split = {update.ways, sequence_parallel != 0};
+    int splits = update.ways > 1 ? 2 : 1; /* without and with sequence parallelism */
+    for (int i = 0; i < splits; i++) {
+        struct chain_split split = {update.ways, i == 1};
         struct layer_part part = chain_part(layers->chain, kind, split);
         part.owns_table = owns_table;
         struct measurement measured = row_of(layers, &part, METRIC_OPTIMIZER_S);
