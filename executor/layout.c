@@ -189,7 +189,7 @@ static void describe_layer(const struct layout *layout, size_t index, struct loc
         .chunk = mesh_layer_chunk(plan, index),
         .data_index = mesh_data_index(plan, index, layout->place),
     };
-    out->spread = out->part.sequence_parallel ? 1 : out->part.ways;
+    out->spread = strategy_spread(&out->strategy);
     layer_state_of(plan, index, &out->state);
     out->block = out->state.partition.ways > 1 ? out->data_index : 0;
 }

@@ -15,12 +15,6 @@ struct boundary {
     int outer_spread; /* of the other side's */
 };
 
-static int spread_of(const struct plan *plan, size_t layer)
-{
-    const struct layer_strategy *strategy = &plan->layers[layer];
-    return strategy->sequence_parallel ? 1 : strategy->tensor_parallel;
-}
-
 static struct boundary boundary_of(const struct pipeline *pipeline, int chunk, bool behind)
 {
     const struct layout *layout = pipeline->pass->layout;
@@ -34,8 +28,8 @@ static struct boundary boundary_of(const struct pipeline *pipeline, int chunk, b
         .exists = plan->pipeline > 1,
         .rank = mesh_rank_at(plan, mesh_layer_stage(plan, outer), layout->place),
         .tag_chunk = mesh_layer_chunk(plan, behind ? outer : inner),
-        .inner_spread = spread_of(plan, inner),
-        .outer_spread = spread_of(plan, outer),
+        .inner_spread = strategy_spread(&plan->layers[inner]),
+        .outer_spread = strategy_spread(&plan->layers[outer]),
     };
 }
 
