@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 enum { MPIRUN_ARGUMENTS = 24, PROGRAM_PATH_BYTES = 4096, SIGNALS_END = 65 };
+enum { ENVIRONMENT_LIST_BYTES = 4096 };
 
 /* What mpirun has to end ranks by itself. */
 static const double END_GRACE_S = 4.0;
@@ -55,7 +56,7 @@ static enum status own_path(char path[PROGRAM_PATH_BYTES], struct error *err)
     return STATUS_OK;
 }
 
-static size_t add_mpirun(const struct launch_request *request, char *ranks, char **arguments)
+static size_t add_mpirun(char *ranks, char **arguments)
 {
     size_t count = 0;
     arguments[count++] = (char *)"mpirun";
@@ -65,17 +66,6 @@ static size_t add_mpirun(const struct launch_request *request, char *ranks, char
     /* Threads of a rank must be free to spread over cores; Open MPI would bind each rank to one. */
     arguments[count++] = (char *)"--bind-to";
     arguments[count++] = (char *)"none";
-    /* To other hosts as well. */
-    arguments[count++] = (char *)"-x";
-    arguments[count++] = (char *)LAUNCHED_VARIABLE;
-    if (request->restart > 0) {
-        arguments[count++] = (char *)"-x";
-        arguments[count++] = (char *)RESTART_VARIABLE;
-    }
-    if (request->resumes) {
-        arguments[count++] = (char *)"-x";
-        arguments[count++] = (char *)RESUME_VARIABLE;
-    }
     arguments[count++] = (char *)"-np";
     arguments[count++] = ranks;
     return count;
@@ -87,12 +77,26 @@ static char **build_arguments(const struct launch_request *request, char *progra
     char **arguments = calloc(capacity, sizeof *arguments);
     if (arguments == NULL)
         return NULL;
-    size_t count = request->ranks > 1 ? add_mpirun(request, ranks, arguments) : 0;
+    size_t count = request->ranks > 1 ? add_mpirun(ranks, arguments) : 0;
     arguments[count++] = program;
     arguments[count++] = (char *)request->command;
     for (int i = 0; i < request->argc; i++)
         arguments[count++] = request->argv[i];
     return arguments;
+}
+
+/* mpirun gives its environment to ranks on this host; to others only what this list names. (Not by
+ * -x: Open MPI refuses that beside a list of the user's own.) */
+static void pass_on(const char *names)
+{
+    static const char list_name[] = "OMPI_MCA_mca_base_env_list";
+    char list[ENVIRONMENT_LIST_BYTES];
+    const char *own = getenv(list_name);
+    bool has_own = own != NULL && own[0] != '\0';
+    int bytes =
+        snprintf(list, sizeof list, "%s%s%s", has_own ? own : "", has_own ? ";" : "", names);
+    if (bytes > 0 && (size_t)bytes < sizeof list)
+        setenv(list_name, list, 1);
 }
 
 static void set_variables(const struct launch_request *request)
@@ -110,6 +114,11 @@ static void set_variables(const struct launch_request *request)
         setenv(RESTART_VARIABLE, restart, 1);
     if (request->resumes)
         setenv(RESUME_VARIABLE, "1", 1);
+    pass_on(LAUNCHED_VARIABLE);
+    if (request->restart > 0)
+        pass_on(RESTART_VARIABLE);
+    if (request->resumes)
+        pass_on(RESUME_VARIABLE);
 }
 
 /* The child: becomes mpirun, or the only rank. */

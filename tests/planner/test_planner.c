@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-enum { LAYERS_MAX = 6, CASES = 400, PLANS_MAX = 20000, STRATEGIES_MAX = 256 };
+enum { LAYERS_MAX = 6, CASES = 240, PLANS_MAX = 20000, STRATEGIES_MAX = 256 };
 
 static bool near(double a, double b)
 {

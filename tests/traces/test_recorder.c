@@ -158,7 +158,7 @@ static void test_recorder__step_events_cover_a_plan(void **state)
     run_record_free(&record);
     /* Stages 0 and 1 have 5 layers each, ranks 0 and 1 of them the first; 4 micro-batches. */
     fixture_make_split(&record, 2);
-    size_t tensor = 2 * 5, zero = 3, pipeline = 8 * 3 + 8;
+    size_t tensor = 2 * 5, zero = 3, pipeline = 8 * 3 + 8 + 2;
     assert_int_equal(recorder_step_events(&record.plan, 0),
                      2 * 4 + 5 * (4 * (2 + tensor) + 7) + 2 * 4 * zero + pipeline);
     run_record_free(&record);
