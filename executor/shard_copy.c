@@ -29,9 +29,8 @@ bool shard_is_wanted(const struct layout *layout, const struct tensor_place *pla
     return false;
 }
 
-/* Where an owned run stands in the rank's arrays. */
-static float *owned_place(const struct local_layer *layer, enum tensor_array array, bool is_vector,
-                          const struct shard_run *run)
+float *shard_owned_place(const struct local_layer *layer, enum tensor_array array, bool is_vector,
+                         const struct shard_run *run)
 {
     if (is_vector) {
         float *const vectors[ARRAY_COUNT] = {layer->vectors, layer->vector_first_moment,
@@ -48,7 +47,7 @@ static float *owned_place(const struct local_layer *layer, enum tensor_array arr
 void shard_read(const struct layout *layout, const struct local_layer *layer,
                 enum tensor_array array, bool is_vector, const struct shard_run *run, float *out)
 {
-    device_read(layout->device, out, owned_place(layer, array, is_vector, run),
+    device_read(layout->device, out, shard_owned_place(layer, array, is_vector, run),
                 run->count * sizeof(float));
 }
 
@@ -60,8 +59,8 @@ static void scatter_owned(const struct layout *layout, const struct local_layer 
     struct shard_walk walk = shard_runs(holding, tensor, true);
     struct shard_run run;
     while (shard_run_next(&walk, &run))
-        device_write(layout->device, owned_place(layer, array, is_vector, &run), whole + run.whole,
-                     run.count * sizeof(float));
+        device_write(layout->device, shard_owned_place(layer, array, is_vector, &run),
+                     whole + run.whole, run.count * sizeof(float));
 }
 
 /* The working copy has also what other ranks own. */

@@ -19,6 +19,11 @@ bool shard_is_wanted(const struct layout *layout, const struct tensor_place *pla
 void shard_scatter(const struct layout *layout, const struct tensor_place *place,
                    enum tensor_array array, const float *whole);
 
+/* Where a run that the rank owns (shard_runs with owned_only) stands in its arrays; parameters are
+ * the master copy. */
+float *shard_owned_place(const struct local_layer *layer, enum tensor_array array, bool is_vector,
+                         const struct shard_run *run);
+
 /* The master copy (or moments) of a run that the rank owns into host memory [run->count]. */
 void shard_read(const struct layout *layout, const struct local_layer *layer,
                 enum tensor_array array, bool is_vector, const struct shard_run *run, float *out);

@@ -1,7 +1,7 @@
 #include "executor/weights.h"
 
 #include "executor/ops/update.h"
-#include "executor/shards.h"
+#include "executor/shard_copy.h"
 
 _Static_assert((int)ROLE_COUNT <= (int)WEIGHT_STREAMS, "a stream for each role of a layer");
 
@@ -13,15 +13,6 @@ static uint64_t stream_of(const struct local_layer *layer, const struct held_ten
     return layer->index * WEIGHT_STREAMS + (uint64_t)held->tensor.whole.role;
 }
 
-static float *master_of(const struct local_layer *layer, bool is_vector,
-                        const struct shard_run *run)
-{
-    if (is_vector)
-        return layer->vectors + run->part;
-    return layer->shard_fp32 != NULL ? layer->shard_fp32 + run->shard
-                                     : layer->whole_fp32 + run->part;
-}
-
 static void initialise_tensor(const struct layout *layout, const struct local_layer *layer,
                               const struct holding *holding, size_t index, uint64_t seed)
 {
@@ -30,7 +21,7 @@ static void initialise_tensor(const struct layout *layout, const struct local_la
     struct shard_walk walk = shard_runs(holding, index, true);
     struct shard_run run;
     while (shard_run_next(&walk, &run)) {
-        float *data = master_of(layer, whole->stays_whole, &run);
+        float *data = shard_owned_place(layer, ARRAY_PARAMETERS, whole->stays_whole, &run);
         if (whole->init == INIT_NORMAL)
             ops_fill_normal(layout->device, data, run.whole, run.count, whole->init_deviation, seed,
                             stream_of(layer, held));

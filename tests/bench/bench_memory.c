@@ -57,39 +57,12 @@ static enum status train(struct trainer *trainer, struct comm *world, int64_t be
 static enum status measure(struct comm *world, const struct plan *plan, const char *data_path,
                            struct held *out, struct error *err)
 {
-    struct device *device = NULL;
-    struct dataset *dataset = NULL;
-    struct trainer *trainer = NULL;
+    struct split_training training;
     int64_t before_bytes = (int64_t)host_process_rss_bytes();
-    struct dataset_options data = {.path = data_path,
-                                   .vocab = plan->model.vocab,
-                                   .seq_length = plan->model.seq_length,
-                                   .seed = 1};
-    enum status status = device_open(&device, plan->threads, err);
+    enum status status = split_training_open(&training, plan, world, data_path, err);
     if (status == STATUS_OK)
-        status = dataset_open(&dataset, &data, err);
-    struct trainer_setup setup = {
-        .plan = plan,
-        .comm = world,
-        .device = device,
-        .dataset = dataset,
-        .optimizer = {.learning_rate = 1e-4,
-                      .decay_steps = 1000,
-                      .beta1 = 0.9,
-                      .beta2 = 0.95,
-                      .epsilon = 1e-8,
-                      .weight_decay = 0.1,
-                      .clip_norm = 1},
-        .seed = 1,
-        .skip_limit = 3,
-    };
-    if (status == STATUS_OK)
-        status = trainer_open(&trainer, &setup, err);
-    if (status == STATUS_OK)
-        status = train(trainer, world, before_bytes, out, err);
-    trainer_close(trainer);
-    dataset_close(dataset);
-    device_close(device);
+        status = train(training.trainer, world, before_bytes, out, err);
+    split_training_close(&training);
     return status;
 }
 

@@ -53,42 +53,15 @@ static enum status write_data(struct bench *bench, struct error *err)
 static enum status train(struct bench *bench, struct comm *comm, const struct plan *plan,
                          double *fastest_s, struct error *err)
 {
-    struct device *device = NULL;
-    struct dataset *dataset = NULL;
-    struct trainer *trainer = NULL;
-    struct dataset_options data = {.path = bench->data_path,
-                                   .vocab = plan->model.vocab,
-                                   .seq_length = plan->model.seq_length,
-                                   .seed = 1};
-    enum status status = device_open(&device, plan->threads, err);
-    if (status == STATUS_OK)
-        status = dataset_open(&dataset, &data, err);
-    struct trainer_setup setup = {
-        .plan = plan,
-        .comm = comm,
-        .device = device,
-        .dataset = dataset,
-        .optimizer = {.learning_rate = 1e-4,
-                      .decay_steps = 1000,
-                      .beta1 = 0.9,
-                      .beta2 = 0.95,
-                      .epsilon = 1e-8,
-                      .weight_decay = 0.1,
-                      .clip_norm = 1},
-        .seed = 1,
-        .skip_limit = 3,
-    };
-    if (status == STATUS_OK)
-        status = trainer_open(&trainer, &setup, err);
+    struct split_training training;
+    enum status status = split_training_open(&training, plan, comm, bench->data_path, err);
     for (int i = 0; status == STATUS_OK && i < STEPS; i++) {
         struct step_result result = {0};
-        status = trainer_step(trainer, &result, err);
+        status = trainer_step(training.trainer, &result, err);
         if (i > 0) /* the first touches memory and compiles kernels */
             *fastest_s = fmin(*fastest_s, result.seconds);
     }
-    trainer_close(trainer);
-    dataset_close(dataset);
-    device_close(device);
+    split_training_close(&training);
     return status;
 }
 

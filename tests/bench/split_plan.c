@@ -61,3 +61,38 @@ enum status split_plan(struct plan *out, const struct model *model, const struct
     *out = plan;
     return STATUS_OK;
 }
+
+enum status split_training_open(struct split_training *out, const struct plan *plan,
+                                struct comm *comm, const char *data_path, struct error *err)
+{
+    struct dataset_options data = {.path = data_path,
+                                   .vocab = plan->model.vocab,
+                                   .seq_length = plan->model.seq_length,
+                                   .seed = 1};
+    *out = (struct split_training){0};
+    TRY(device_open(&out->device, plan->threads, err));
+    TRY(dataset_open(&out->dataset, &data, err));
+    struct trainer_setup setup = {
+        .plan = plan,
+        .comm = comm,
+        .device = out->device,
+        .dataset = out->dataset,
+        .optimizer = {.learning_rate = 1e-4,
+                      .decay_steps = 1000,
+                      .beta1 = 0.9,
+                      .beta2 = 0.95,
+                      .epsilon = 1e-8,
+                      .weight_decay = 0.1,
+                      .clip_norm = 1},
+        .seed = 1,
+        .skip_limit = 3,
+    };
+    return trainer_open(&out->trainer, &setup, err);
+}
+
+void split_training_close(struct split_training *training)
+{
+    trainer_close(training->trainer);
+    dataset_close(training->dataset);
+    device_close(training->device);
+}
