@@ -457,6 +457,8 @@ void run_records_abandon(struct run_records *records, int64_t skipped_steps)
 {
     struct error ignored = {0}; /* the failure that led here is the one to tell */
     struct run_info *info = &records->info;
+    if (info->id == 0)
+        return; /* it had not begun */
     (void)flush_steps(records, &ignored);
     info->status = RUN_FAILED;
     info->skipped_steps = skipped_steps;

@@ -19,7 +19,6 @@ struct training {
     struct run_records *records;
     struct rank_memory memory; /* of the fullest rank, when last looked at */
     bool interrupted;
-    bool failed_together; /* all ranks know of the failure and go on to the end */
 };
 
 static struct trainer_setup setup_of(const struct run_context *run, struct dataset *dataset)
@@ -117,7 +116,6 @@ static enum status one_step(struct training *training, struct error *err)
     bool is_last = done == options->steps;
     if (!result.complete)
         return status;
-    training->failed_together = status != STATUS_OK;
     if (training->recorder != NULL)
         recorder_step_end(training->recorder, result.step, result.seconds);
     struct error record_err = {0};
@@ -160,33 +158,48 @@ static enum status all_steps(struct training *training, struct error *err)
 static void abort_if_alone(const struct training *training, enum status status,
                            const struct error *err)
 {
-    if (status == STATUS_OK || training->failed_together || comm_size(training->run->comm) == 1)
+    if (status == STATUS_OK || err->is_agreed || comm_size(training->run->comm) == 1)
         return;
-    if (training->run->is_first)
-        run_records_abandon(training->records, trainer_skipped_count(training->trainer));
-    else
+    if (!training->run->is_first)
         sleep(ABORT_GRACE_S);
+    else if (training->trainer != NULL)
+        run_records_abandon(training->records, trainer_skipped_count(training->trainer));
     fprintf(stderr, "temper run: rank %d: %s\n", comm_rank(training->run->comm), err->message);
     comm_abort(training->run->comm, 1);
 }
 
-static enum status work(struct training *training, struct dataset *dataset, struct error *err)
+static enum status refuse_too_few_steps(const struct training *training, struct error *err)
+{
+    const struct run_options *options = training->run->options;
+    if (trainer_step_count(training->trainer) < options->steps || options->restart > 0)
+        return STATUS_OK;
+    return error_set(err, STATUS_USAGE,
+                     "--steps %lld: the checkpoint of --load %s has done %lld already; give the "
+                     "steps of the whole training",
+                     (long long)options->steps, options->load,
+                     (long long)trainer_step_count(training->trainer));
+}
+
+static enum status begin(struct training *training, struct dataset *dataset, struct error *err)
 {
     const struct run_context *run = training->run;
     TRY(run_records_open(&training->records, run, err));
     struct trainer_setup setup = setup_of(run, dataset);
     TRY(trainer_open(&training->trainer, &setup, err));
     TRY(load_weights(training, err));
-    if (trainer_step_count(training->trainer) >= run->options->steps && run->options->restart == 0)
-        return error_set(err, STATUS_USAGE,
-                         "--steps %lld: the checkpoint of --load %s has done %lld already; give "
-                         "the steps of the whole training",
-                         (long long)run->options->steps, run->options->load,
-                         (long long)trainer_step_count(training->trainer));
+    TRY(agree(run->comm, refuse_too_few_steps(training, err), err));
     TRY(agree(run->comm, start_recorder(training, err), err));
-    TRY(run_records_begin(training->records, trainer_step_count(training->trainer),
-                          (int64_t)trainer_layout_bytes(training->trainer), err));
-    enum status status = all_steps(training, err);
+    return run_records_begin(training->records, trainer_step_count(training->trainer),
+                             (int64_t)trainer_layout_bytes(training->trainer), err);
+}
+
+static enum status work(struct training *training, struct dataset *dataset, struct error *err)
+{
+    enum status status = begin(training, dataset, err);
+    abort_if_alone(training, status, err);
+    if (status != STATUS_OK)
+        return status;
+    status = all_steps(training, err);
     abort_if_alone(training, status, err);
     enum run_status outcome = status != STATUS_OK     ? RUN_FAILED
                               : training->interrupted ? RUN_INTERRUPTED

@@ -349,6 +349,16 @@ static enum status update(struct trainer *trainer, const struct step_result *res
     return parameters_publish_finish(&trainer->parameters, err);
 }
 
+static enum status too_many_skipped(const struct trainer *trainer, const struct step_result *result,
+                                    struct error *err)
+{
+    return error_set(err, STATUS_FAILED,
+                     "step %lld: the loss or gradient was not finite for %lld steps in a row (loss "
+                     "%g, gradient norm %g); lower --lr, or resume from an earlier checkpoint",
+                     (long long)result->step + 1, (long long)trainer->skipped_in_a_row,
+                     result->loss, result->gradient_norm);
+}
+
 static enum status update_or_skip(struct trainer *trainer, struct step_result *result,
                                   struct error *err)
 {
@@ -366,11 +376,7 @@ static enum status update_or_skip(struct trainer *trainer, struct step_result *r
     trainer->skipped_in_a_row++;
     if (trainer->skipped_in_a_row < setup->skip_limit)
         return STATUS_OK;
-    return error_set(err, STATUS_FAILED,
-                     "step %lld: the loss or gradient was not finite for %lld steps in a row (loss "
-                     "%g, gradient norm %g); lower --lr, or resume from an earlier checkpoint",
-                     (long long)result->step + 1, (long long)trainer->skipped_in_a_row,
-                     result->loss, result->gradient_norm);
+    return agree(setup->comm, too_many_skipped(trainer, result, err), err);
 }
 
 enum status trainer_step(struct trainer *trainer, struct step_result *out, struct error *err)

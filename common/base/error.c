@@ -25,6 +25,7 @@ enum status error_set(struct error *err, enum status status, const char *format,
         message[0] = '\0';
     replace_control_bytes(message);
     err->status = status;
+    err->is_agreed = false;
     memcpy(err->message, message, sizeof(message));
     return status;
 }

@@ -7,6 +7,8 @@
 #ifndef TEMPER_BASE_ERROR_H
 #define TEMPER_BASE_ERROR_H
 
+#include <stdbool.h>
+
 enum status {
     STATUS_OK = 0,
     STATUS_USAGE,       /* the command line is wrong: exit code 2 */
@@ -24,10 +26,11 @@ enum { ERROR_MESSAGE_BYTES = 1024 };
 
 struct error {
     enum status status;
+    bool is_agreed; /* every rank of the job has this very error (executor/agree.h) */
     char message[ERROR_MESSAGE_BYTES];
 };
 
-/* Fill `err` and return `status`, so that `return error_set(...)` reads as one act. */
+/* Fill `err`, as one that nobody else knows of, and return `status`, so that `return error_set(...)` reads as one act. */
 enum status error_set(struct error *err, enum status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
