@@ -80,14 +80,7 @@ void terms_add(const struct layer_terms *terms, enum cost_pass pass, enum phase 
 
 /* ---- compute ---- */
 
-/* The part as the profile knows it. */
-struct part_subject {
-    char key[LAYER_KEY_BYTES];
-    struct series_key series;
-    int64_t sequences;
-};
-
-static void part_subject(const struct plan *plan, size_t layer, struct part_subject *out)
+void part_subject(const struct plan *plan, size_t layer, struct part_subject *out)
 {
     const struct layer_strategy *strategy = &plan->layers[layer];
     const struct layer_part part = mesh_part(plan, layer, 0);

@@ -1,6 +1,7 @@
 /* What the ranks that share a layer exchange while it works: the calls of executor/ops/parts.h
  * (Shoeybi et al. 2019; under sequence parallelism Korthikanti et al. 2022). They block: compute
- * hides nothing of them. */
+ * hides nothing of them. What the profiler measured in layers at work comes before what links add
+ * up to: it has the ranks' waiting for each other in it. */
 #include "costmodel/terms.h"
 #include "ir/mesh.h"
 
@@ -94,6 +95,36 @@ static enum status add_exchange(const struct layer_terms *terms, const struct ex
     return STATUS_OK;
 }
 
+/* From the links, each exchange of the table. */
+static enum status add_exchanges(const struct layer_terms *terms, const struct layer_part *part,
+                                 struct collective_group group, struct error *err)
+{
+    const struct exchange_list *list = &exchanges[part->kind][part->sequence_parallel];
+    for (size_t i = 0; i < list->count; i++)
+        TRY(add_exchange(terms, &list->items[i], group, err));
+    return STATUS_OK;
+}
+
+/* As the ranks spent it on each other between kernels, or nothing. */
+static bool add_measured(const struct layer_terms *terms)
+{
+    enum { PASSES = 2 };
+    static const enum metric metrics[PASSES] = {
+        [COST_FORWARD] = METRIC_FORWARD_TENSOR_S, [COST_BACKWARD] = METRIC_BACKWARD_TENSOR_S};
+    struct quantity seconds[PASSES];
+    struct part_subject subject;
+    part_subject(terms->plan, terms->layer, &subject);
+    for (size_t i = 0; i < PASSES; i++) {
+        subject.series.metric = metrics[i];
+        seconds[i] = profile_at_micro_batch(terms->profile, &subject.series, subject.sequences);
+        if (is_absent(seconds[i]))
+            return false;
+    }
+    for (size_t i = 0; i < PASSES; i++)
+        terms_add(terms, (enum cost_pass)i, PHASE_TENSOR, seconds[i]);
+    return true;
+}
+
 enum status tensor_terms(const struct layer_terms *terms, struct error *err)
 {
     const struct plan *plan = terms->plan;
@@ -101,9 +132,8 @@ enum status tensor_terms(const struct layer_terms *terms, struct error *err)
     const struct collective_group group = {.ways = part.ways, .apart = 1};
     if (part.ways == 1)
         return STATUS_OK;
-    const struct exchange_list *list = &exchanges[part.kind][part.sequence_parallel];
-    for (size_t i = 0; i < list->count; i++)
-        TRY(add_exchange(terms, &list->items[i], group, err));
+    if (!add_measured(terms))
+        TRY(add_exchanges(terms, &part, group, err));
     if (!part.sequence_parallel)
         return STATUS_OK;
     struct quantity seconds;

@@ -36,6 +36,14 @@ struct layer_terms {
 void terms_add(const struct layer_terms *terms, enum cost_pass pass, enum phase phase,
                struct quantity seconds);
 
+/* The part as the profile knows it. */
+struct part_subject {
+    char key[LAYER_KEY_BYTES];
+    struct series_key series; /* its subject points to `key`; the metric is the caller's */
+    int64_t sequences;        /* of the group's micro-batch */
+};
+void part_subject(const struct plan *plan, size_t layer, struct part_subject *out);
+
 /* Collectives inside the layer, and gradients of norms that are sums over its ranks. */
 enum status tensor_terms(const struct layer_terms *terms, struct error *err);
 /* Gradient synchronisation, and ZeRO's gathering. `whole_update_s` is the optimizer's time for the

@@ -155,6 +155,7 @@ void chain_close(struct chain *chain)
     if (!chain->session)
         return;
     size_t bytes = chain->flat_count * sizeof(float);
+    chain_group_close(&chain->group);
     session_free(chain->session, chain->arena, chain->arena_bytes);
     session_free(chain->session, chain->parameters_16, chain->flat_count * sizeof(uint16_t));
     session_free(chain->session, chain->second_moment, bytes);
@@ -289,53 +290,6 @@ enum status chain_reserve(struct chain *chain, uint64_t activation_bytes, struct
     return STATUS_OK;
 }
 
-/* ---- the group ---- */
-
-static enum status keep_sum(void *user, float *data, size_t count, struct error *err)
-{
-    (void)user;
-    (void)data;
-    (void)count;
-    (void)err;
-    return STATUS_OK;
-}
-
-static enum status gather_own(void *user, const void *in, void *out, size_t bytes,
-                              struct error *err)
-{
-    struct chain_group *group = user;
-    int64_t start_ns = clock_ns();
-    (void)err;
-    for (int i = 0; i < group->ways; i++)
-        device_copy(group->device, (char *)out + (size_t)i * bytes, in, bytes);
-    group->moved_ns += clock_ns() - start_ns;
-    return STATUS_OK;
-}
-
-static enum status scatter_own(void *user, const float *in, float *out, size_t count,
-                               struct error *err)
-{
-    struct chain_group *group = user;
-    int64_t start_ns = clock_ns();
-    (void)err;
-    device_copy(group->device, out, in + (size_t)group->index * count, count * sizeof(float));
-    group->moved_ns += clock_ns() - start_ns;
-    return STATUS_OK;
-}
-
-static void open_group(struct chain *chain, const struct layer_part *part)
-{
-    chain->group = (struct chain_group){
-        .device = chain->session->device, .ways = part->ways, .index = part->index};
-    chain->group_calls = (struct layer_group){
-        .user = &chain->group,
-        .all_reduce_sum = keep_sum,
-        .all_reduce_max = keep_sum,
-        .all_gather = gather_own,
-        .reduce_scatter = scatter_own,
-    };
-}
-
 /* ---- binding ---- */
 
 static enum status write_tokens(struct chain *chain, struct error *err)
@@ -344,7 +298,9 @@ static enum status write_tokens(struct chain *chain, struct error *err)
     int32_t *drawn = calloc(count + 1, sizeof(drawn[0]));
     if (!drawn)
         return error_memory(err, (count + 1) * sizeof(drawn[0]), "tokens");
-    uint64_t stream = TOKEN_STREAM + (uint64_t)comm_rank(chain->session->comm);
+    /* Ranks that share layers work on the same tokens. */
+    int group = comm_rank(chain->session->comm) / chain->group.ways;
+    uint64_t stream = TOKEN_STREAM + (uint64_t)group;
     for (size_t i = 0; i <= count; i++)
         drawn[i] = (int32_t)rng_below(PARAMETER_SEED + 1, stream, i, (uint64_t)chain->model.vocab);
     size_t bytes = count * sizeof(drawn[0]);
@@ -363,7 +319,7 @@ static struct layer_call call_of(const struct chain *chain, size_t index,
         .part = chain_part(chain, layer->kind, setting.split),
         .mode = chain_mode(layer->kind, setting),
         .shape = shape_of(chain, setting),
-        .group = setting.split.ways > 1 ? &chain->group_calls : NULL,
+        .group = setting.split.ways > 1 ? &chain->group.calls : NULL,
         .vectors = chain->parameters + layer->first + layer->matrix_count,
         .matrix_gradients = chain->gradients + layer->first,
         .vector_gradients = chain->gradients + layer->first + layer->matrix_count,
@@ -422,40 +378,41 @@ enum status chain_bind(struct chain *chain, struct chain_setting setting, struct
         round_parameters(chain, setting.precision);
     chain->tokens = shape.sequences * shape.seq_length;
     chain->stream_tokens = part_stream_tokens(&part, &shape);
-    open_group(chain, &part);
+    TRY(chain_group_join(&chain->group, chain->session->comm, setting.split.ways, err));
     carve_calls(chain, &kept, setting);
     return write_tokens(chain, err);
 }
 
 /* ---- passes ---- */
 
-/* What compute took: the time since then less that of copies which stand for communication. */
 struct stopwatch {
-    int64_t start_ns, moved_ns;
+    int64_t start_ns, exchange_ns;
 };
 
 static struct stopwatch stopwatch_start(const struct chain *chain)
 {
-    return (struct stopwatch){clock_ns(), chain->group.moved_ns};
+    return (struct stopwatch){clock_ns(), chain->group.exchange_ns};
 }
 
-static int64_t stopwatch_ns(const struct stopwatch *watch, const struct chain *chain)
+static struct chain_time stopwatch_time(const struct stopwatch *watch, const struct chain *chain)
 {
-    return clock_ns() - watch->start_ns - (chain->group.moved_ns - watch->moved_ns);
+    int64_t exchange_ns = chain->group.exchange_ns - watch->exchange_ns;
+    return (struct chain_time){.compute = clock_ns() - watch->start_ns - exchange_ns,
+                               .exchange = exchange_ns};
 }
 
-enum status chain_forward(struct chain *chain, int64_t *times_ns, struct error *err)
+enum status chain_forward(struct chain *chain, struct chain_time *times, struct error *err)
 {
     for (size_t i = 0; i < chain->layer_count; i++) {
         const struct chain_layer *layer = &chain->layers[i];
         double loss_sum = 0;
-        times_ns[i] = 0;
+        times[i] = (struct chain_time){0};
         if (!layer->takes_part)
             continue;
         struct stopwatch watch = stopwatch_start(chain);
         TRY(layer_forward(chain->session->device, &layer->call,
                           layer->kind == LAYER_HEAD ? &loss_sum : NULL, err));
-        times_ns[i] = stopwatch_ns(&watch, chain);
+        times[i] = stopwatch_time(&watch, chain);
     }
     return STATUS_OK;
 }
@@ -471,19 +428,19 @@ static void seed_gradient(struct chain *chain)
 }
 
 enum status chain_backward(struct chain *chain, bool accumulate, const struct chain_hook *hook,
-                           int64_t *times_ns, struct error *err)
+                           struct chain_time *times, struct error *err)
 {
     if (!chain->layers[chain->layer_count - 1].takes_part)
         seed_gradient(chain);
     for (size_t i = chain->layer_count; i-- > 0;) {
         struct layer_call *call = &chain->layers[i].call;
-        times_ns[i] = 0;
+        times[i] = (struct chain_time){0};
         if (!chain->layers[i].takes_part)
             continue;
         call->accumulate_matrices = call->accumulate_vectors = accumulate;
         struct stopwatch watch = stopwatch_start(chain);
         TRY(layer_backward(chain->session->device, call, err));
-        times_ns[i] = stopwatch_ns(&watch, chain);
+        times[i] = stopwatch_time(&watch, chain);
         if (hook)
             TRY(hook->layer_done(hook->user, i, err));
     }

@@ -6,6 +6,7 @@
 #define TEMPER_PROFILER_CHAIN_H
 
 #include "executor/ops/layer.h"
+#include "profiler/chain_group.h"
 #include "profiler/session.h"
 
 /* How a pass splits its layers: as each rank of a tensor-parallel group of `ways` does. */
@@ -38,12 +39,10 @@ struct chain_layer {
     struct layer_call call;
 };
 
-/* The group of ranks that a bound setting's layers believe in. Its data moves within this rank
- * only, so that the sizes are right and nothing is waited for; the results are not a model's. */
-struct chain_group {
-    struct device *device;
-    int ways, index;
-    int64_t moved_ns; /* spent so far on copies that stand for communication */
+/* What a layer took in one pass, in nanoseconds; zero of one that takes no part. */
+struct chain_time {
+    int64_t compute;
+    int64_t exchange; /* with the ranks that share it, waiting for them included */
 };
 
 struct chain {
@@ -61,8 +60,7 @@ struct chain {
     float *seed_pattern;                   /* host memory, [SEED_PATTERN_COUNT] */
     int32_t *token_inputs, *token_targets; /* [T], in the arena */
     int64_t tokens, stream_tokens;         /* T and S of the bound setting */
-    struct chain_group group;
-    struct layer_group group_calls; /* of `group` */
+    struct chain_group group;              /* that shares the bound setting's layers */
 };
 
 /* When set, called after each layer's backward. */
@@ -89,15 +87,14 @@ uint64_t chain_static_bytes(const struct chain *chain);
 uint64_t chain_activation_bytes(const struct chain *chain, struct chain_setting setting);
 /* Make room for settings of at most this size; what was bound is no more. */
 enum status chain_reserve(struct chain *chain, uint64_t activation_bytes, struct error *err);
-/* Lay out a setting that fits into what was reserved, with tokens drawn at random. */
+/* Lay out a setting that fits into what was reserved, with tokens drawn at random. Collective. */
 enum status chain_bind(struct chain *chain, struct chain_setting setting, struct error *err);
 
-/* One micro-batch; times_ns [layer_count] receives each layer's time of compute alone, 0 of one
- * that takes no part. */
-enum status chain_forward(struct chain *chain, int64_t *times_ns, struct error *err);
+/* One micro-batch; times [layer_count] receives each layer's. Collective where layers are split. */
+enum status chain_forward(struct chain *chain, struct chain_time *times, struct error *err);
 /* `accumulate` as in layer_call; `hook` may be NULL. */
 enum status chain_backward(struct chain *chain, bool accumulate, const struct chain_hook *hook,
-                           int64_t *times_ns, struct error *err);
+                           struct chain_time *times, struct error *err);
 
 struct chain_update {
     int ways;                 /* each rank has its part of so many */

@@ -13,10 +13,14 @@ enum { PASSES_MAXIMUM = 400, OVERWRITE_EVERY = 4, WHAT_BYTES = 96 };
 
 enum direction { FORWARD, BACKWARD, DIRECTION_COUNT };
 
+/* By the mode that the kind ran in. */
+typedef struct samples mode_samples[PRECISION_COUNT][RECOMPUTE_COUNT][LAYER_KIND_COUNT]
+                                   [DIRECTION_COUNT];
+
 /* One micro-batch size of one split. */
 struct size_samples {
-    /* By the mode that the kind ran in. */
-    struct samples of[PRECISION_COUNT][RECOMPUTE_COUNT][LAYER_KIND_COUNT][DIRECTION_COUNT];
+    mode_samples compute;  /* of every layer, on this rank */
+    mode_samples exchange; /* one a pass: the mean over the kind's layers and the ranks */
     /* By the precision of the setting. */
     struct energy_tally tallies[PRECISION_COUNT][DIRECTION_COUNT];
 };
@@ -29,20 +33,27 @@ struct layers {
     struct chain *chain;
     struct sweep *sweep;
     double until_s;
-    int64_t *times_ns[DIRECTION_COUNT]; /* [layer_count + 1] of the latest pass */
-    struct size_samples *sizes;         /* [PROFILE_MICRO_BATCHES_MAX][split_count] */
-    struct size_samples *current;       /* the size and split under way */
+    struct chain_time *times[DIRECTION_COUNT]; /* [layer_count] of the latest pass */
+    int64_t *update_ns;                        /* [layer_count + 1] of the latest update */
+    struct size_samples *sizes;                /* [PROFILE_MICRO_BATCHES_MAX][split_count] */
+    struct size_samples *current;              /* the size and split under way */
     struct samples optimizer[OPTIMIZER_COUNT];
     int64_t optimizer_time;
 };
 
-static void free_size(struct size_samples *size)
+static void free_samples(mode_samples samples)
 {
     for (unsigned p = 0; p < PRECISION_COUNT; p++)
         for (unsigned r = 0; r < RECOMPUTE_COUNT; r++)
             for (unsigned kind = 0; kind < LAYER_KIND_COUNT; kind++)
                 for (unsigned d = 0; d < DIRECTION_COUNT; d++)
-                    samples_free(&size->of[p][r][kind][d]);
+                    samples_free(&samples[p][r][kind][d]);
+}
+
+static void free_size(struct size_samples *size)
+{
+    free_samples(size->compute);
+    free_samples(size->exchange);
 }
 
 void layers_close(struct layers *layers)
@@ -56,7 +67,8 @@ void layers_close(struct layers *layers)
     for (size_t i = 0; i < OPTIMIZER_COUNT; i++)
         samples_free(&layers->optimizer[i]);
     for (size_t i = 0; i < DIRECTION_COUNT; i++)
-        free(layers->times_ns[i]);
+        free(layers->times[i]);
+    free(layers->update_ns);
     free(layers);
 }
 
@@ -73,9 +85,11 @@ enum status layers_open(struct layers **out, struct chain *chain, struct sweep *
     size_t size_count = PROFILE_MICRO_BATCHES_MAX * sweep->split_count;
     bool has_all = (layers->sizes = calloc(size_count, sizeof(layers->sizes[0]))) != NULL;
     for (size_t i = 0; i < DIRECTION_COUNT; i++) {
-        layers->times_ns[i] = calloc(chain->layer_count + 1, sizeof(int64_t));
-        has_all = has_all && layers->times_ns[i];
+        layers->times[i] = calloc(chain->layer_count, sizeof(layers->times[i][0]));
+        has_all = has_all && layers->times[i];
     }
+    layers->update_ns = calloc(chain->layer_count + 1, sizeof(layers->update_ns[0]));
+    has_all = has_all && layers->update_ns;
     if (!has_all) {
         layers_close(layers);
         return error_memory(err, size_count * sizeof(struct size_samples), "layer timings");
@@ -91,11 +105,11 @@ static struct size_samples *samples_at(const struct layers *layers, size_t size_
 
 /* ---- one setting ---- */
 
-static struct samples *samples_of(struct layers *layers, enum layer_kind kind,
+static struct samples *samples_of(mode_samples samples, enum layer_kind kind,
                                   struct chain_setting setting, enum direction direction)
 {
     struct layer_precision_mode mode = chain_mode(kind, setting);
-    return &layers->current->of[mode.precision][mode.recompute][kind][direction];
+    return &samples[mode.precision][mode.recompute][kind][direction];
 }
 
 static enum status run_pass(struct layers *layers, struct chain_setting setting, bool accumulate,
@@ -105,21 +119,50 @@ static enum status run_pass(struct layers *layers, struct chain_setting setting,
     struct energy_reading reading;
     TRY(comm_barrier(layers->session->comm, err));
     TRY(power_read(layers->session, &reading, err));
-    TRY(chain_forward(layers->chain, layers->times_ns[FORWARD], err));
+    TRY(chain_forward(layers->chain, layers->times[FORWARD], err));
     TRY(power_add(layers->session, &reading, &tallies[FORWARD], err));
-    TRY(chain_backward(layers->chain, accumulate, NULL, layers->times_ns[BACKWARD], err));
+    TRY(chain_backward(layers->chain, accumulate, NULL, layers->times[BACKWARD], err));
     return power_add(layers->session, &reading, &tallies[BACKWARD], err);
 }
 
-static enum status keep_times(struct layers *layers, struct chain_setting setting,
-                              struct error *err)
+static enum status keep_compute(struct layers *layers, struct chain_setting setting,
+                                struct error *err)
 {
     for (size_t i = 0; i < layers->chain->layer_count; i++) {
-        for (unsigned d = 0; d < DIRECTION_COUNT && layers->chain->layers[i].takes_part; d++) {
+        const struct chain_layer *layer = &layers->chain->layers[i];
+        for (unsigned d = 0; d < DIRECTION_COUNT && layer->takes_part; d++) {
             struct samples *samples =
-                samples_of(layers, layers->chain->layers[i].kind, setting, (enum direction)d);
-            TRY(samples_add(samples, (double)layers->times_ns[d][i] * 1e-9, err));
+                samples_of(layers->current->compute, layer->kind, setting, (enum direction)d);
+            TRY(samples_add(samples, (double)layers->times[d][i].compute * 1e-9, err));
         }
+    }
+    return STATUS_OK;
+}
+
+/* Which rank waits for which differs from call to call: their mean goes into a step as much as each
+ * one's compute does. */
+static enum status keep_exchange(struct layers *layers, struct chain_setting setting,
+                                 struct error *err)
+{
+    struct comm *comm = layers->session->comm;
+    size_t counts[LAYER_KIND_COUNT] = {0};
+    double seconds[LAYER_KIND_COUNT][DIRECTION_COUNT] = {{0}};
+    if (setting.split.ways == 1)
+        return STATUS_OK;
+    for (size_t i = 0; i < layers->chain->layer_count; i++) {
+        const struct chain_layer *layer = &layers->chain->layers[i];
+        for (unsigned d = 0; d < DIRECTION_COUNT && layer->takes_part; d++)
+            seconds[layer->kind][d] += (double)layers->times[d][i].exchange * 1e-9;
+        counts[layer->kind] += layer->takes_part;
+    }
+    TRY(comm_all_reduce_sum_f64(comm, &seconds[0][0], (size_t)LAYER_KIND_COUNT * DIRECTION_COUNT,
+                                err));
+    for (unsigned kind = 0; kind < LAYER_KIND_COUNT; kind++) {
+        double shares = (double)counts[kind] * comm_size(comm);
+        for (unsigned d = 0; d < DIRECTION_COUNT && counts[kind] > 0; d++)
+            TRY(samples_add(samples_of(layers->current->exchange, (enum layer_kind)kind, setting,
+                                       (enum direction)d),
+                            seconds[kind][d] / shares, err));
     }
     return STATUS_OK;
 }
@@ -128,7 +171,7 @@ static double pass_seconds(const struct layers *layers)
 {
     int64_t total_ns = 0;
     for (size_t i = 0; i < layers->chain->layer_count; i++)
-        total_ns += layers->times_ns[FORWARD][i] + layers->times_ns[BACKWARD][i];
+        total_ns += layers->times[FORWARD][i].compute + layers->times[BACKWARD][i].compute;
     return (double)total_ns * 1e-9;
 }
 
@@ -139,7 +182,8 @@ static bool is_settled(struct layers *layers, struct chain_setting setting)
     for (size_t i = 0; i < layers->chain->layer_count; i++) {
         for (unsigned d = 0; d < DIRECTION_COUNT && layers->chain->layers[i].takes_part; d++) {
             struct samples *samples =
-                samples_of(layers, layers->chain->layers[i].kind, setting, (enum direction)d);
+                samples_of(layers->current->compute, layers->chain->layers[i].kind, setting,
+                           (enum direction)d);
             if (samples_summary(samples).mean > matters_s && !samples_settled(samples, wanted))
                 return false;
         }
@@ -152,7 +196,8 @@ static bool has_enough_samples(struct layers *layers, struct chain_setting setti
 {
     for (unsigned kind = LAYER_ATTENTION; kind <= LAYER_MLP; kind++) {
         bool takes_part = chain_admits(layers->chain, (enum layer_kind)kind, setting.split);
-        struct samples *samples = samples_of(layers, (enum layer_kind)kind, setting, FORWARD);
+        struct samples *samples =
+            samples_of(layers->current->compute, (enum layer_kind)kind, setting, FORWARD);
         if (takes_part && samples->count < SAMPLES_MINIMUM)
             return false;
     }
@@ -180,7 +225,8 @@ static enum status measure_setting(struct layers *layers, struct sweep_setting *
     int passes = 1;
     for (bool more = true; more; passes++) {
         TRY(run_pass(layers, setting, passes % OVERWRITE_EVERY != 0, err));
-        TRY(keep_times(layers, setting, err));
+        TRY(keep_compute(layers, setting, err));
+        TRY(keep_exchange(layers, setting, err));
         double seconds = pass_seconds(layers);
         burst_s += seconds;
         fastest_s = passes == 1 || seconds < fastest_s ? seconds : fastest_s;
@@ -293,19 +339,25 @@ static enum status emit_mode(struct layers *layers, const struct layer_part *par
 {
     static const enum metric seconds_metrics[] = {METRIC_FORWARD_S, METRIC_BACKWARD_S};
     static const enum metric joules_metrics[] = {METRIC_FORWARD_J, METRIC_BACKWARD_J};
+    static const enum metric exchange_metrics[] = {METRIC_FORWARD_TENSOR_S,
+                                                   METRIC_BACKWARD_TENSOR_S};
     struct measurement row = row_of(layers, part, METRIC_FORWARD_S);
     row.precision = mode.precision;
     row.recompute = mode.recompute;
     row.micro_batch = micro_batch;
     for (unsigned d = 0; d < DIRECTION_COUNT; d++) {
-        struct samples *samples =
-            &layers->current->of[mode.precision][mode.recompute][part->kind][d];
+        struct size_samples *size = layers->current;
+        struct samples *samples = &size->compute[mode.precision][mode.recompute][part->kind][d];
+        struct samples *exchange = &size->exchange[mode.precision][mode.recompute][part->kind][d];
         struct summary seconds;
         row.metric = seconds_metrics[d];
         TRY(session_emit_samples(layers->session, row, samples, &seconds, err));
         row.metric = joules_metrics[d];
         TRY(power_emit(layers->session, row, &seconds,
                        tally_of(layers, mode.precision, (enum direction)d), err));
+        row.metric = exchange_metrics[d];
+        if (exchange->count > 0)
+            TRY(session_emit_waiting(layers->session, row, exchange, err));
     }
     return emit_bytes(layers, row, part, err);
 }
@@ -335,7 +387,7 @@ static enum status emit_size(struct layers *layers, struct chain_split split, in
         for (unsigned p = 0; p < PRECISION_COUNT; p++) {
             for (unsigned r = 0; r < RECOMPUTE_COUNT; r++) {
                 struct layer_precision_mode mode = {(enum precision)p, (enum recompute)r};
-                if (layers->current->of[p][r][kind][FORWARD].count > 0)
+                if (layers->current->compute[p][r][kind][FORWARD].count > 0)
                     TRY(emit_part(layers, part, mode, micro_batch, err));
             }
         }
@@ -361,17 +413,16 @@ static enum status optimize_once(struct layers *layers, struct chain_update upda
                                  struct energy_tally *tally, struct error *err)
 {
     struct chain *chain = layers->chain;
-    int64_t *times_ns = layers->times_ns[FORWARD];
     struct energy_reading reading;
     TRY(comm_barrier(layers->session->comm, err));
     TRY(power_read(layers->session, &reading, err));
     update.time = ++layers->optimizer_time;
-    chain_optimize(chain, &update, times_ns);
+    chain_optimize(chain, &update, layers->update_ns);
     TRY(power_add(layers->session, &reading, tally, err));
     for (size_t i = 0; keep && i <= chain->layer_count; i++) {
         size_t row = i < chain->layer_count ? chain->layers[i].kind : OPTIMIZER_OWN_HEAD;
-        if (times_ns[i] > 0)
-            TRY(samples_add(&layers->optimizer[row], (double)times_ns[i] * 1e-9, err));
+        if (layers->update_ns[i] > 0)
+            TRY(samples_add(&layers->optimizer[row], (double)layers->update_ns[i] * 1e-9, err));
     }
     return STATUS_OK;
 }

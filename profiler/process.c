@@ -21,8 +21,8 @@ static enum status reduce_gradients(struct chain *chain, struct comm_request **r
 }
 
 /* A setting that does not fit is left out here; that nothing fits is for the sweep to say. */
-static enum status run_layers(struct chain *chain, enum precision precision, int64_t *times_ns,
-                              struct error *err)
+static enum status run_layers(struct chain *chain, enum precision precision,
+                              struct chain_time *times, struct error *err)
 {
     int64_t usual = USUAL_TOKENS / chain->session->request->model->seq_length;
     struct chain_setting setting = {
@@ -37,25 +37,27 @@ static enum status run_layers(struct chain *chain, enum precision precision, int
         return STATUS_OK;
     TRY(chain_reserve(chain, bytes, err));
     TRY(chain_bind(chain, setting, err));
-    TRY(chain_forward(chain, times_ns, err));
-    return chain_backward(chain, false, NULL, times_ns, err);
+    TRY(chain_forward(chain, times, err));
+    return chain_backward(chain, false, NULL, times, err);
 }
 
 static enum status run_step(struct chain *chain, enum precision precision, struct error *err)
 {
     struct comm_request **requests = calloc(chain->layer_count, sizeof(requests[0]));
-    int64_t *times_ns = calloc(chain->layer_count + 1, sizeof(times_ns[0]));
+    struct chain_time *times = calloc(chain->layer_count, sizeof(times[0]));
+    int64_t *update_ns = calloc(chain->layer_count + 1, sizeof(update_ns[0]));
     struct chain_update update = {.ways = 1, .precision = precision, .time = 1};
     enum status status;
-    if (!requests || !times_ns)
-        status = error_memory(err, chain->layer_count * sizeof(times_ns[0]), "a step's times");
+    if (!requests || !times || !update_ns)
+        status = error_memory(err, chain->layer_count * sizeof(times[0]), "a step's times");
     else
-        status = run_layers(chain, precision, times_ns, err);
+        status = run_layers(chain, precision, times, err);
     for (int round = 0; round < REDUCTION_ROUNDS && status == STATUS_OK; round++)
         status = reduce_gradients(chain, requests, err);
     if (status == STATUS_OK)
-        chain_optimize(chain, &update, times_ns);
-    free(times_ns);
+        chain_optimize(chain, &update, update_ns);
+    free(update_ns);
+    free(times);
     free(requests);
     return status;
 }

@@ -1,6 +1,11 @@
 #include "profiler/session.h"
 #include "base/clock.h"
+#include "base/stats.h"
+#include <assert.h>
+#include <math.h>
 #include <stdlib.h>
+
+#define NORMAL_INTERQUARTILE 1.349 /* quartile distance of a normal distribution, in deviations */
 
 bool session_leads(const struct session *session)
 {
@@ -50,6 +55,19 @@ enum status session_emit_value(struct session *session, struct measurement row, 
     row.n = 1;
     row.mean = value;
     row.deviation = 0;
+    return session_emit(session, row, err);
+}
+
+enum status session_emit_waiting(struct session *session, struct measurement row,
+                                 struct samples *samples, struct error *err)
+{
+    assert(samples->count > 0);
+    row.mean = fmax(0.0, stats_median(samples->values, samples->count)); /* sorts */
+    size_t quarter = samples->count / 4;
+    double between = samples->values[samples->count - 1 - quarter] - samples->values[quarter];
+    row.n = samples->count;
+    row.deviation = between / NORMAL_INTERQUARTILE;
+    row.provenance = PROVENANCE_MEASURED;
     return session_emit(session, row, err);
 }
 

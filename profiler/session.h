@@ -44,6 +44,13 @@ enum status session_emit_samples(struct session *session, struct measurement row
                                  const struct samples *samples, struct summary *out,
                                  struct error *err);
 
+/* Of what ranks spend on each other, samples that all ranks have alike. Waiting varies by more than
+ * SAMPLE_CUTOFF without anything being disturbed, so nothing is dropped: the row has the median,
+ * and as deviation that of a normal distribution with the same quartiles. At least one sample,
+ * which are reordered. */
+enum status session_emit_waiting(struct session *session, struct measurement row,
+                                 struct samples *samples, struct error *err);
+
 enum status session_allocate(struct session *session, size_t bytes, void **out, struct error *err);
 void session_free(struct session *session, void *data, size_t bytes);
 

@@ -5,8 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-#define NORMAL_INTERQUARTILE 1.349 /* quartile distance of a normal distribution, in deviations */
-
 /* Below this a measurement says only that the machine was disturbed. */
 #define OVERLAP_LEAST (-3.0)
 
@@ -15,10 +13,10 @@ enum { REPEATS_MINIMUM = 3, REPEATS_MAXIMUM = 40 };
 struct step {
     struct chain *chain;
     struct session *session;
-    int64_t *forward_ns, *backward_ns;   /* [layer_count] */
-    struct comm_request **requests;      /* [layer_count] */
-    struct samples overhead;             /* the ranks' mean, the same at all */
-    struct samples with, without, alone; /* the slowest rank's */
+    struct chain_time *forward, *backward; /* [layer_count] */
+    struct comm_request **requests;        /* [layer_count] */
+    struct samples overhead;               /* the ranks' mean, the same at all */
+    struct samples with, without, alone;   /* the slowest rank's */
 };
 
 static enum status start_reduction(void *user, size_t layer, struct error *err)
@@ -58,15 +56,15 @@ static enum status run_step(struct step *step, bool reduce, bool keep, struct er
     double loss = 0;
     TRY(comm_barrier(step->session->comm, err));
     int64_t start_ns = clock_ns();
-    TRY(chain_forward(chain, step->forward_ns, err));
+    TRY(chain_forward(chain, step->forward, err));
     int64_t middle_ns = clock_ns();
-    TRY(chain_backward(chain, false, reduce ? &hook : NULL, step->backward_ns, err));
+    TRY(chain_backward(chain, false, reduce ? &hook : NULL, step->backward, err));
     TRY(finish_reductions(step, err));
     int64_t backward_ns = clock_ns() - middle_ns;
     TRY(comm_all_reduce_sum_f64(step->session->comm, &loss, 1, err));
     int64_t other_ns = clock_ns() - start_ns;
     for (size_t i = 0; i < chain->layer_count; i++)
-        other_ns -= step->forward_ns[i] + step->backward_ns[i];
+        other_ns -= step->forward[i].compute + step->backward[i].compute;
     double other_s = (double)other_ns * 1e-9 / comm_size(step->session->comm);
     TRY(comm_all_reduce_sum_f64(step->session->comm, &other_s, 1, err));
     if (!reduce && keep)
@@ -133,25 +131,10 @@ static enum status emit_overlap(struct step *step, struct error *err)
     return session_emit(step->session, row, err);
 }
 
-/* Waiting varies by more than SAMPLE_CUTOFF without anything being disturbed, so nothing is
- * dropped: the row has the median, and as deviation that of a normal distribution with the same
- * quartiles. */
 static enum status emit_overhead(struct step *step, struct error *err)
 {
-    struct samples *overhead = &step->overhead;
-    assert(overhead->count > 0);                                       /* REPEATS_MINIMUM */
-    double median_s = stats_median(overhead->values, overhead->count); /* sorts */
-    size_t quarter = overhead->count / 4;
-    double between_s = overhead->values[overhead->count - 1 - quarter] - overhead->values[quarter];
-    struct measurement row = {
-        .subject = "machine",
-        .metric = METRIC_STEP_OVERHEAD_S,
-        .n = overhead->count,
-        .mean = fmax(0.0, median_s),
-        .deviation = between_s / NORMAL_INTERQUARTILE,
-        .provenance = PROVENANCE_MEASURED,
-    };
-    return session_emit(step->session, row, err);
+    struct measurement row = {.subject = "machine", .metric = METRIC_STEP_OVERHEAD_S};
+    return session_emit_waiting(step->session, row, &step->overhead, err);
 }
 
 static enum status measure(struct step *step, double seconds, struct error *err)
@@ -168,12 +151,12 @@ enum status step_measure(struct chain *chain, struct chain_setting setting, doub
     TRY(chain_reserve(chain, chain_activation_bytes(chain, setting), err));
     TRY(chain_bind(chain, setting, err));
     struct step step = {.chain = chain, .session = chain->session};
-    step.forward_ns = calloc(chain->layer_count, sizeof(int64_t));
-    step.backward_ns = calloc(chain->layer_count, sizeof(int64_t));
+    step.forward = calloc(chain->layer_count, sizeof(step.forward[0]));
+    step.backward = calloc(chain->layer_count, sizeof(step.backward[0]));
     step.requests = calloc(chain->layer_count, sizeof(step.requests[0]));
     enum status status;
-    if (!step.forward_ns || !step.backward_ns || !step.requests)
-        status = error_memory(err, chain->layer_count * sizeof(int64_t), "step timings");
+    if (!step.forward || !step.backward || !step.requests)
+        status = error_memory(err, chain->layer_count * sizeof(step.forward[0]), "step timings");
     else
         status = measure(&step, seconds, err);
     samples_free(&step.alone);
@@ -181,7 +164,7 @@ enum status step_measure(struct chain *chain, struct chain_setting setting, doub
     samples_free(&step.with);
     samples_free(&step.overhead);
     free(step.requests);
-    free(step.backward_ns);
-    free(step.forward_ns);
+    free(step.backward);
+    free(step.forward);
     return status;
 }

@@ -54,16 +54,18 @@ enum metric {
     METRIC_OPTIMIZER_J,
     METRIC_SAVED_BYTES, /* activations kept for backward */
     METRIC_SCRATCH_BYTES,
-    METRIC_LINK_S,          /* one collective or message of `bytes` */
-    METRIC_PROCESS_BYTES,   /* resident memory of a rank that is not laid out by the plan */
-    METRIC_OVERLAP,         /* share of a gradient all-reduce that compute hides: at most 1;
-                               below 0 it slows compute by more than it hides */
-    METRIC_STEP_OVERHEAD_S, /* time of a step outside layers, communication and optimizer */
-    METRIC_MATMUL_FLOPS,    /* measured matrix-product rate of one rank, FLOP/s */
-    METRIC_COPY_BYTES_S,    /* measured memory copy rate of one rank, bytes/s (read + written) */
-    METRIC_IDLE_W,          /* power of the placement's hosts at rest, watts */
-    METRIC_ACTIVE_W,        /* while this placement's ranks and threads work */
-    METRIC_HOST_RANKS,      /* of the placement's ranks, how many are on one host */
+    METRIC_LINK_S,           /* one collective or message of `bytes` */
+    METRIC_PROCESS_BYTES,    /* resident memory of a rank that is not laid out by the plan */
+    METRIC_OVERLAP,          /* share of a gradient all-reduce that compute hides: at most 1;
+                                below 0 it slows compute by more than it hides */
+    METRIC_STEP_OVERHEAD_S,  /* time of a step outside layers, communication and optimizer */
+    METRIC_MATMUL_FLOPS,     /* measured matrix-product rate of one rank, FLOP/s */
+    METRIC_COPY_BYTES_S,     /* measured memory copy rate of one rank, bytes/s (read + written) */
+    METRIC_IDLE_W,           /* power of the placement's hosts at rest, watts */
+    METRIC_ACTIVE_W,         /* while this placement's ranks and threads work */
+    METRIC_HOST_RANKS,       /* of the placement's ranks, how many are on one host */
+    METRIC_FORWARD_TENSOR_S, /* exchanges of the ranks that share a layer, waiting included */
+    METRIC_BACKWARD_TENSOR_S,
     METRIC_COUNT
 };
 const char *metric_name(enum metric metric); /* "forward", "forward_energy", "link", ... */

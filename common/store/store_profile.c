@@ -21,7 +21,9 @@
     ROW(METRIC_COPY_BYTES_S, "copy", "B/s")                                                        \
     ROW(METRIC_IDLE_W, "idle_power", "W")                                                          \
     ROW(METRIC_ACTIVE_W, "active_power", "W")                                                      \
-    ROW(METRIC_HOST_RANKS, "host_ranks", "1")
+    ROW(METRIC_HOST_RANKS, "host_ranks", "1")                                                      \
+    ROW(METRIC_FORWARD_TENSOR_S, "forward_tensor", "s")                                            \
+    ROW(METRIC_BACKWARD_TENSOR_S, "backward_tensor", "s")
 
 #define NAME_OF(metric_, name_, unit_) [metric_] = (name_),
 #define UNIT_OF(metric_, name_, unit_) [metric_] = (unit_),

@@ -3,7 +3,7 @@
 
 usage: bench_prediction.py TEMPER [--large] [--rounds N] [--steps N] [--data FILE] [--store FILE]
 
-Profiles the model, plans freely and with five sets of pins, runs every plan N times (3), the plans in turn,
+Profiles the model, plans freely and with sets of pins that name every kind of split, runs every plan N times (3), the plans in turn,
 and prints step time and peak memory, predicted and measured, with the error (predicted / measured - 1).
 A shared machine changes its speed from minute to minute: the fastest of a plan's rounds counts, and the
 slowest stands beside it, so that one sees how much the machine itself moved. Memory is of the round with
@@ -28,6 +28,13 @@ SMALL_PINS = [
     "dp=1,micro-batch=24,precision=bf16,recompute=selective",
     "dp=2,micro-batch=12,precision=bf16,recompute=none",
     "dp=1,micro-batch=3,precision=fp32,recompute=full",
+    "tp=2,sp=off,micro-batch=24,precision=fp32,recompute=none",
+    "tp=2,sp=on,micro-batch=6,precision=bf16,recompute=none",
+    "tp=2,sp=on,micro-batch=12,precision=fp32,recompute=full",
+    "pp=2,schedule=1f1b,micro-batch=3,precision=fp32,recompute=none",
+    "pp=2,v=2,micro-batch=6,precision=bf16,recompute=none",
+    "dp=2,zero=1,micro-batch=12,precision=fp32,recompute=none",
+    "dp=2,zero=3,micro-batch=12,precision=bf16,recompute=none",
 ]
 LARGE_PINS = [
     None,
@@ -36,6 +43,10 @@ LARGE_PINS = [
     "dp=1,micro-batch=8,precision=bf16,recompute=full",
     "dp=2,micro-batch=4,precision=bf16,recompute=selective",
     "dp=1,micro-batch=2,precision=fp32,recompute=full",
+    "tp=2,sp=on,micro-batch=4,precision=fp32,recompute=none",
+    "tp=2,sp=off,micro-batch=8,precision=bf16,recompute=none",
+    "pp=2,schedule=1f1b,micro-batch=1,precision=fp32,recompute=none",
+    "dp=2,zero=3,micro-batch=4,precision=fp32,recompute=none",
 ]
 
 
@@ -79,7 +90,7 @@ def print_row(pins, reports):
     reports.sort(key=lambda report: report["step_time_s"]["measured"])
     fastest, slowest = reports[0]["step_time_s"], reports[-1]["step_time_s"]
     memory = max((report["peak_bytes"] for report in reports), key=lambda m: abs(m["error"]))
-    print(f"{pins or 'free':56} {1e3 * fastest['predicted']:6.1f} ms "
+    print(f"{pins or 'free':66} {1e3 * fastest['predicted']:6.1f} ms "
           f"{1e3 * fastest['measured']:6.1f} ms {100 * fastest['error']:5.1f} % "
           f"({1e3 * slowest['measured']:6.1f} ms) "
           f"{memory['predicted'] / 2**20:6.1f} MiB {memory['measured'] / 2**20:6.1f} MiB "
@@ -114,7 +125,7 @@ def main():
         for _ in range(options.rounds):
             for i, plan in enumerate(plans):
                 reports[i].append(run_plan(options, plan, data, store))
-        print(f"{'plan':56} {'time':>9} {'fastest':>9} {'error':>7} {'(slowest)':>11} "
+        print(f"{'plan':66} {'time':>9} {'fastest':>9} {'error':>7} {'(slowest)':>11} "
               f"{'memory':>10} {'measured':>10} {'error':>7}")
         errors = [print_row(pins, reports[i]) for i, pins in enumerate(pin_sets)]
     print(f"worst error: time {100 * max(e[0] for e in errors):.1f} % (target 10 %), "

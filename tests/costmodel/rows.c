@@ -1,4 +1,5 @@
 #include "rows.h"
+#include "ir/mesh.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -258,6 +259,24 @@ void add_value(struct setting *setting, enum metric metric, enum precision preci
                                                .ranks = setting->plan.ranks,
                                                .threads = setting->plan.threads,
                                                .mean = value});
+    reopen(setting);
+}
+
+void add_layer_value(struct setting *setting, size_t layer, enum metric metric, double value)
+{
+    const struct layer_strategy *strategy = &setting->plan.layers[layer];
+    const struct layer_part part = mesh_part(&setting->plan, layer, 0);
+    struct measurement row = {.metric = metric,
+                              .precision = strategy->precision,
+                              .recompute = strategy->recompute,
+                              .micro_batch = mesh_shape(&setting->plan, layer).sequences,
+                              .ranks = setting->plan.ranks,
+                              .threads = setting->plan.threads,
+                              .mean = value};
+    char key[LAYER_KEY_BYTES];
+    (void)snprintf(row.subject, sizeof(row.subject), "%s",
+                   layer_part_key(&setting->plan.model, &part, key));
+    add_row(&shared_rows, row);
     reopen(setting);
 }
 

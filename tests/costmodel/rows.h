@@ -54,6 +54,8 @@ void drop_precision(struct setting *setting, enum metric metric, enum precision 
 void set_value(struct setting *setting, enum metric metric, double value);
 /* One more row of the machine. */
 void add_value(struct setting *setting, enum metric metric, enum precision precision, double value);
+/* One more row of a layer as the plan has it. */
+void add_layer_value(struct setting *setting, size_t layer, enum metric metric, double value);
 void close_setting(struct setting *setting);
 /* The plan is valid, or the test fails. */
 void check_plan(const struct setting *setting);

@@ -337,6 +337,32 @@ static void test_cost__sequence_parallel_gathers_and_scatters(void **state)
     close_setting(&setting);
 }
 
+/* Exchanges timed in layers at work replace what links add up to; both directions, or neither. */
+static void test_cost__measured_exchanges_come_before_links(void **state)
+{
+    (void)state;
+    struct setting setting;
+    open_setting(&setting, (struct degrees){.tensor = 2});
+    for (size_t i = 0; i < LAYERS; i++)
+        setting.layers[i].sequence_parallel = true;
+    double gather_s = all_gather(2, 1, STREAM_BYTES), scatter_s = scatter(2, 1, STREAM_BYTES);
+    add_layer_value(&setting, ATTENTION, METRIC_FORWARD_TENSOR_S, 0.25);
+    struct layer_cost cost = cost_of(&setting, ATTENTION);
+    expect_s(&cost, COST_FORWARD, PHASE_TENSOR, gather_s + scatter_s);
+    add_layer_value(&setting, ATTENTION, METRIC_BACKWARD_TENSOR_S, 0.5);
+    cost = cost_of(&setting, ATTENTION);
+    expect_s(&cost, COST_FORWARD, PHASE_TENSOR, 0.25);
+    expect_s(&cost, COST_BACKWARD, PHASE_TENSOR, 0.5);
+    expect_s(&cost, COST_STEP, PHASE_TENSOR, all_reduce(2, 1, 4 * 2 * 48));
+    assert_true(near(cost.energy_j[COST_BACKWARD][PHASE_TENSOR].value, 50 * 0.5 / 2));
+    setting.layers[ATTENTION].sequence_parallel = false; /* another part */
+    cost = cost_of(&setting, ATTENTION);
+    expect_s(&cost, COST_FORWARD, PHASE_TENSOR, all_reduce(2, 1, STREAM_BYTES));
+    cost = cost_of(&setting, MLP);
+    expect_s(&cost, COST_FORWARD, PHASE_TENSOR, gather_s + scatter_s);
+    close_setting(&setting);
+}
+
 /* Replicas of a part are its degree apart. */
 static void test_cost__replicas_stand_apart_by_the_degree(void **state)
 {
@@ -666,6 +692,7 @@ int main(void)
         cmocka_unit_test(test_cost__overlap_may_be_negative_or_unknown),
         cmocka_unit_test(test_cost__tensor_parallel_sums_once_each_way),
         cmocka_unit_test(test_cost__sequence_parallel_gathers_and_scatters),
+        cmocka_unit_test(test_cost__measured_exchanges_come_before_links),
         cmocka_unit_test(test_cost__replicas_stand_apart_by_the_degree),
         cmocka_unit_test(test_cost__table_copy_is_charged_to_the_head),
         cmocka_unit_test(test_cost__tied_head_moves_the_table_again),

@@ -123,6 +123,18 @@ static void expect_machine(const struct heard *heard, enum provenance power)
         assert_null(find(heard, &key));
 }
 
+/* Whole layers exchange nothing; of parts, an embedding's backward without sequence parallelism. */
+static void expect_exchange(const struct heard *heard, const struct layer_part *part,
+                            struct measurement key)
+{
+    bool is_silent = part->kind == LAYER_EMBEDDING && !part->sequence_parallel &&
+                     key.metric == METRIC_BACKWARD_TENSOR_S;
+    if (part->ways == 1)
+        assert_null(find(heard, &key));
+    else
+        assert_int_equal(expect_row(heard, key, PROVENANCE_MEASURED)->mean > 0, !is_silent);
+}
+
 /* All rows of one part under one mode and micro-batch; none and false where its kind does not admit
  * the mode: no duplicates of the nearest. */
 static bool expect_mode(const struct heard *heard, const struct model *model,
@@ -148,6 +160,10 @@ static bool expect_mode(const struct heard *heard, const struct model *model,
     (void)expect_row(heard, key, power);
     key.metric = METRIC_BACKWARD_J;
     (void)expect_row(heard, key, power);
+    key.metric = METRIC_FORWARD_TENSOR_S;
+    expect_exchange(heard, part, key);
+    key.metric = METRIC_BACKWARD_TENSOR_S;
+    expect_exchange(heard, part, key);
     key.metric = METRIC_SAVED_BYTES;
     assert_near(expect_row(heard, key, PROVENANCE_MODELLED)->mean,
                 (double)part_saved_bytes(model, part, mode, &shape), 0);
