@@ -3,6 +3,7 @@
 #include "base/hash.h"
 #include "costmodel/predict.h"
 #include "planner/bounds.h"
+#include "planner/incumbent.h"
 #include "planner/infeasible.h"
 #include "planner/part.h"
 #include "planner/search.h"
@@ -10,10 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Objectives closer than this are the same: the search and the prediction add in different orders.
- */
-static const double same_share = 1e-11;
 
 /* A pipeline's time is known to the search only from below, so that to close its problem at any
  * cost would prove little: with a plan in hand its parts are closed as far as so many labels go,
@@ -31,14 +28,6 @@ struct ranked_shape {
     double bound;
 };
 
-/* The best plan of the space so far. */
-struct incumbent {
-    bool found;
-    struct plan plan; /* with its prediction, owned */
-    double value;
-    double bound; /* no plan of the space is below */
-};
-
 struct outer {
     const struct space *space;
     struct objective_rates rates;
@@ -49,13 +38,6 @@ struct outer {
     struct incumbent best;
     uint64_t columns, labels, pipeline_labels;
 };
-
-static double value_of(const struct objective_rates *rates, const struct prediction *prediction)
-{
-    double energy = rates->per_joule > 0 ? rates->per_joule * prediction->energy_j.value : 0;
-    return rates->per_second * prediction->time_s.value +
-           rates->per_byte * prediction->memory_bytes.value + energy;
-}
 
 /* By bound; bounds that differ by rounding alone are ties, which the smaller micro-batch wins. */
 static int compare_ranked(const void *a, const void *b)
@@ -101,29 +83,6 @@ static enum status rank_shapes(struct outer *outer, struct error *err)
     return STATUS_OK;
 }
 
-static bool prediction_fits(const struct planner_request *request,
-                            const struct prediction *prediction)
-{
-    return request->memory_cap_bytes == 0 ||
-           memory_quantile_bytes(prediction->memory_bytes) <= (double)request->memory_cap_bytes;
-}
-
-/* Take the plan if it is the best so far; it is released or moved either way. */
-static void offer_plan(struct outer *outer, struct plan *plan)
-{
-    struct incumbent *best = &outer->best;
-    double value = value_of(&outer->rates, &plan->prediction);
-    if (!part_is_consistent(plan) || !prediction_fits(outer->space->request, &plan->prediction) ||
-        isnan(value) || (best->found && value >= best->value)) {
-        plan_clear(plan);
-        return;
-    }
-    plan_clear(&best->plan);
-    best->plan = *plan;
-    best->value = value;
-    best->found = true;
-}
-
 /* Another objective's best is a first guess at this one's. */
 static enum status offer_guess(struct outer *outer, const struct incumbent *guess,
                                struct error *err)
@@ -132,7 +91,7 @@ static enum status offer_guess(struct outer *outer, const struct incumbent *gues
     if (!guess->found)
         return STATUS_OK;
     TRY(plan_copy(&plan, &guess->plan, err));
-    offer_plan(outer, &plan);
+    incumbent_offer(&outer->best, outer->space->request, &outer->rates, &plan);
     return STATUS_OK;
 }
 
@@ -141,7 +100,7 @@ static double outer_threshold(const struct outer *outer)
 {
     if (!outer->best.found)
         return INFINITY;
-    double share = fmax(outer->gap_target, same_share);
+    double share = fmax(outer->gap_target, SAME_SHARE);
     return outer->best.value - share * fabs(outer->best.value);
 }
 
@@ -176,8 +135,8 @@ static bool is_charged_fully(const struct visit *visit, const struct part_proble
     uint64_t peak_bytes;
     if (!part_is_consistent(plan) || !prediction_fits(outer->space->request, &plan->prediction))
         return false;
-    if (plan->pipeline == 1 && value_of(&outer->rates, &plan->prediction) >
-                                   solution->value + same_share * fabs(solution->value))
+    if (plan->pipeline == 1 && rates_value(&outer->rates, &plan->prediction) >
+                                   solution->value + SAME_SHARE * fabs(solution->value))
         return false;
     if (outer->rates.per_byte <= 0)
         return true;
@@ -204,7 +163,7 @@ static enum status use_solution(const struct visit *visit, const struct part *pa
     if (status == STATUS_OK && !is_charged_fully(visit, work, solution, &plan))
         count = part_split(space, shape, part, &plan, children);
     if (status == STATUS_OK)
-        offer_plan(outer, &plan);
+        incumbent_offer(&outer->best, space->request, &outer->rates, &plan);
     else
         plan_clear(&plan);
     if (status == STATUS_OK && count > 0)
@@ -433,7 +392,7 @@ double planner_objective(const struct plan_objective *objective,
                          const struct prediction *prediction)
 {
     const struct objective_rates rates = rates_of(objective);
-    return value_of(&rates, prediction);
+    return rates_value(&rates, prediction);
 }
 
 /* ---- the plan ---- */
@@ -444,7 +403,7 @@ static void judge(const struct planning *planning, struct plan *plan)
     struct plan_objective *objective = &plan->objective;
     objective->value = planner_objective(objective, &plan->prediction);
     objective->bound = best->bound;
-    if (best->bound >= best->value - same_share * fabs(best->value))
+    if (best->bound >= best->value - SAME_SHARE * fabs(best->value))
         objective->bound = objective->value;
     objective->gap =
         objective->value > 0 ? (objective->value - objective->bound) / objective->value : 0;
@@ -525,6 +484,7 @@ static enum status find_plan(struct planning *planning, struct planner_result *o
             "no plan was found though one fits; this is a defect of the planner, please report it "
             "with the command line");
     count_work(planning, &out->statistics);
+    TRY(incumbent_recompute_least(&final->best, planning->request, &final->rates, err));
     return fill_plan(planning, &out->plan, err);
 }
 

@@ -72,10 +72,13 @@ static void add_mode_rows(struct rows *rows, struct measurement row, const struc
     for (size_t b = 0; b < options->micro_batch_count; b++) {
         row.micro_batch = options->micro_batches[b];
         double scale = 1e-3 * (double)row.micro_batch / part->ways;
+        double forward = options->even ? 1 : 0.5 + roll_real(rows->dice);
+        double backward = options->even ? 1 : 0.5 + roll_real(rows->dice);
+        double again = options->even && row.recompute == RECOMPUTE_FULL ? scale * forward : 0;
         row.metric = METRIC_FORWARD_S;
-        add_row(rows, row, scale * (0.5 + roll_real(rows->dice)));
+        add_row(rows, row, scale * forward);
         row.metric = METRIC_BACKWARD_S;
-        add_row(rows, row, 2 * scale * (0.5 + roll_real(rows->dice)));
+        add_row(rows, row, 2 * scale * backward + again);
         row.metric = METRIC_FORWARD_J;
         if (options->energy)
             add_row(rows, row, 50 * scale * (0.5 + roll_real(rows->dice)));

@@ -23,6 +23,7 @@ struct profile_options {
     bool fp16;
     bool energy;
     bool plain; /* nothing was measured for recomputation and parts of layers */
+    bool even;  /* all layers and precisions take the same, selective recompute nothing more */
 };
 
 /* gpt2-like, `blocks` blocks of width 32. */

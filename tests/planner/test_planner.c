@@ -528,15 +528,20 @@ struct setting {
     struct error err;
 };
 
+static struct profile_options setting_options(void)
+{
+    return (struct profile_options){.placements = {{1, 1}, {1, 2}, {2, 1}, {4, 1}},
+                                    .placement_count = 4,
+                                    .micro_batches = {1, 2, 4},
+                                    .micro_batch_count = 3,
+                                    .bf16 = true};
+}
+
 static void open_setting(struct setting *setting, int64_t blocks, bool energy)
 {
     struct dice dice = {.seed = 77};
-    const struct profile_options options = {.placements = {{1, 1}, {1, 2}, {2, 1}, {4, 1}},
-                                            .placement_count = 4,
-                                            .micro_batches = {1, 2, 4},
-                                            .micro_batch_count = 3,
-                                            .bf16 = true,
-                                            .energy = energy};
+    struct profile_options options = setting_options();
+    options.energy = energy;
     *setting = (struct setting){.model = tiny_model(blocks, true)};
     setting->profile = random_profile(&dice, &setting->model, &options);
     setting->request = (struct planner_request){.model = &setting->model,
@@ -544,6 +549,16 @@ static void open_setting(struct setting *setting, int64_t blocks, bool energy)
                                                 .ranks = 2,
                                                 .global_batch = 8,
                                                 .weight_time = 1};
+}
+
+static void even_times(struct setting *setting)
+{
+    struct dice dice = {.seed = 77};
+    struct profile_options options = setting_options();
+    options.even = true;
+    profile_close(setting->profile);
+    setting->profile = random_profile(&dice, &setting->model, &options);
+    setting->request.profile = setting->profile;
 }
 
 static enum status search(struct setting *setting, const char *pins)
@@ -629,6 +644,50 @@ static void test_planner__more_memory_is_never_worse(void **state)
         before = setting.result.plan.objective.value;
     }
     assert_true(before > best);
+    close_setting(&setting);
+}
+
+/* Where less recompute would cost nothing and fit, there is none: off the critical stage say. */
+static void expect_no_idle_recompute(struct setting *setting)
+{
+    struct plan *plan = &setting->result.plan;
+    for (size_t l = 0; l < plan->layer_count; l++) {
+        enum recompute planned = plan->layers[l].recompute;
+        enum layer_kind kind = model_layer(&plan->model, l).kind;
+        for (int r = 0; r < (int)planned; r++) {
+            struct prediction prediction = {0};
+            plan->layers[l].recompute = (enum recompute)r;
+            if (!layer_admits_recompute(kind, plan->layers[l].recompute))
+                continue;
+            assert_int_equal(predict_plan(setting->profile, plan, &prediction, &setting->err),
+                             STATUS_OK);
+            bool fits = memory_quantile_bytes(prediction.memory_bytes) <=
+                        (double)setting->request.memory_cap_bytes;
+            assert_true(!fits ||
+                        planner_objective(&plan->objective, &prediction) > plan->objective.value);
+            prediction_clear(&prediction);
+        }
+        plan->layers[l].recompute = planned;
+    }
+}
+
+static void test_planner__recomputes_only_where_it_gains(void **state)
+{
+    (void)state;
+    static const char *const pins[] = {"pp=1", "pp=2,micro-batch=1"};
+    struct setting setting;
+    open_setting(&setting, 3, false);
+    even_times(&setting);
+    for (size_t p = 0; p < sizeof(pins) / sizeof(pins[0]); p++) {
+        setting.request.memory_cap_bytes = UINT64_C(1) << 40;
+        assert_int_equal(search(&setting, pins[p]), STATUS_OK);
+        double most = memory_quantile_bytes(setting.result.plan.prediction.memory_bytes);
+        for (int i = 0; i < 6; i++) {
+            setting.request.memory_cap_bytes = (uint64_t)((1 - 0.03 * i) * most);
+            if (search(&setting, pins[p]) == STATUS_OK)
+                expect_no_idle_recompute(&setting);
+        }
+    }
     close_setting(&setting);
 }
 
@@ -762,6 +821,7 @@ int main(void)
         cmocka_unit_test(test_planner__only_predicts_what_is_pinned_throughout),
         cmocka_unit_test(test_planner__names_the_pin_to_drop),
         cmocka_unit_test(test_planner__more_memory_is_never_worse),
+        cmocka_unit_test(test_planner__recomputes_only_where_it_gains),
         cmocka_unit_test(test_planner__names_the_global_batch_that_divides),
         cmocka_unit_test(test_planner__more_pinned_ranks_than_allowed_are_named),
         cmocka_unit_test(test_planner__missing_measurements_are_named),
