@@ -6,8 +6,6 @@ enum { PASSES_MAXIMUM = 400, OVERWRITE_EVERY = 4, WHAT_BYTES = 96 };
 
 /* Passes are repeated at least this long, unless the time allowed is shorter. */
 #define BURST_MINIMUM_S 0.05
-/* Shorter bursts may lie in one good or bad moment of the machine: they are visited twice. */
-#define BURST_LONG_S 1.0
 /* Kinds that take less of a pass need not be settled for it to stop. */
 #define SHARE_THAT_MATTERS 0.01
 
@@ -236,7 +234,6 @@ static enum status measure_setting(struct layers *layers, struct sweep_setting *
                (!is_over && !is_known);
         TRY(session_agree(session, &more, err));
     }
-    planned->burst_s += burst_s;
     layers->sweep->calibration = fastest_s / planned->estimate_s;
     return STATUS_OK;
 }
@@ -266,13 +263,13 @@ enum status layers_measure_size(struct layers *layers, size_t size_index, bool *
     for (size_t i = 0; i < size->setting_count; i++) {
         layers->current = samples_at(layers, size_index, size->settings[i].split);
         left_s = layers->until_s - session_elapsed_s(session);
-        double allowed_s = left_s * sweep_share(layers->sweep, size_index, i);
+        double allowed_s = left_s / LAYERS_ROUNDS * sweep_share(layers->sweep, size_index, i);
         TRY(measure_setting(layers, &size->settings[i], allowed_s, err));
     }
     return STATUS_OK;
 }
 
-enum status layers_revisit(struct layers *layers, struct error *err)
+static enum status revisit(struct layers *layers, int rounds_left, struct error *err)
 {
     struct session *session = layers->session;
     for (size_t s = 0; s < layers->sweep->size_count; s++) {
@@ -280,17 +277,24 @@ enum status layers_revisit(struct layers *layers, struct error *err)
         TRY(reserve_for(layers, size, err));
         for (size_t i = 0; i < size->setting_count; i++) {
             struct sweep_setting *planned = &size->settings[i];
-            layers->current = samples_at(layers, s, planned->split);
             double left_s = layers->until_s - session_elapsed_s(session);
+            double allowed_s = left_s / rounds_left * sweep_share(layers->sweep, s, i);
             double needed_s =
                 SWEEP_PASSES_MINIMUM * layers->sweep->calibration * planned->estimate_s;
-            bool again = planned->burst_s < BURST_LONG_S && needed_s < left_s;
+            bool again = needed_s < allowed_s;
+            layers->current = samples_at(layers, s, planned->split);
             TRY(session_agree(session, &again, err));
             if (again)
-                TRY(measure_setting(layers, planned, left_s * sweep_share(layers->sweep, s, i),
-                                    err));
+                TRY(measure_setting(layers, planned, allowed_s, err));
         }
     }
+    return STATUS_OK;
+}
+
+enum status layers_revisit(struct layers *layers, struct error *err)
+{
+    for (int rounds_left = LAYERS_ROUNDS - 1; rounds_left > 0; rounds_left--)
+        TRY(revisit(layers, rounds_left, err));
     return STATUS_OK;
 }
 

@@ -270,7 +270,7 @@ static enum status measure_size(struct session *session, const struct link_kind 
     size_t count = bytes / sizeof(float);
     buffers.whole_count = kind->in_pieces ? partition_padded(count, group->ways) : count;
     buffers.piece_count = buffers.whole_count / (size_t)group->ways;
-    struct samples samples = {0};
+    struct samples samples = {.keeps_all = session->is_crowded};
     enum status status = collect(session, kind, group, &buffers, allowed_s, &samples, err);
     struct summary summary = samples_summary(&samples);
     samples_free(&samples);

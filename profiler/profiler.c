@@ -136,7 +136,8 @@ static enum status measure_layers(struct chain *chain, const double matmul_flops
     TRY(comm_broadcast(session->comm, &size_count, sizeof(size_count), 0, err));
     sweep.size_count = (size_t)size_count;
     TRY(layers_open(&layers, chain, &sweep, session_elapsed_s(session) + seconds, err));
-    session->total += 2 * sweep_pieces(&sweep) + layers_optimizer_pieces(layers) + STEP_PIECES;
+    session->total +=
+        LAYERS_ROUNDS * sweep_pieces(&sweep) + layers_optimizer_pieces(layers) + STEP_PIECES;
     enum status status = measure_sizes(layers, session, &sweep, err);
     layers_close(layers);
     if (status == STATUS_OK)
@@ -200,6 +201,17 @@ static uint64_t limit_of(const struct profile_request *request, const struct com
     return (uint64_t)(MEMORY_SHARE * (double)host.memory_bytes / comm_local_size(comm));
 }
 
+static enum status look_for_crowd(struct session *session, struct error *err)
+{
+    struct host_info host;
+    host_query(&host);
+    int64_t is_crowded =
+        (int64_t)comm_local_size(session->comm) * device_threads(session->device) > host.cores;
+    TRY(comm_all_reduce_max_i64(session->comm, &is_crowded, 1, err));
+    session->is_crowded = is_crowded != 0;
+    return STATUS_OK;
+}
+
 enum status profile_placement(const struct profile_request *request, struct comm *comm,
                               struct device *device, const struct measurement_sink *sink,
                               struct error *err)
@@ -214,6 +226,7 @@ enum status profile_placement(const struct profile_request *request, struct comm
     };
     TRY(comm_broadcast(comm, &session.memory_limit_bytes, sizeof(session.memory_limit_bytes), 0,
                        err));
+    TRY(look_for_crowd(&session, err));
     if (session_leads(&session))
         TRY(energy_open(&session.meter, NULL, err));
     enum status status = measure_all(&session, err);

@@ -1,5 +1,6 @@
 #include "profiler/samples.h"
 #include "base/stats.h"
+#include <math.h>
 #include <stdlib.h>
 
 enum { SAMPLES_FIRST = 16 };
@@ -34,7 +35,7 @@ static struct stats kept_stats(struct samples *samples)
     struct stats stats = {0};
     (void)stats_median(samples->values, samples->count); /* sorts them */
     double quartile = samples->count > 0 ? samples->values[(samples->count - 1) / 4] : 0.0;
-    double cutoff = SAMPLE_CUTOFF * quartile;
+    double cutoff = samples->keeps_all ? INFINITY : SAMPLE_CUTOFF * quartile;
     for (size_t i = 0; i < samples->count; i++) {
         if (samples->values[i] <= cutoff)
             stats_add(&stats, samples->values[i]);

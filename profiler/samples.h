@@ -4,7 +4,8 @@
  * SAMPLE_CUTOFF times the lower quartile are dropped; n, mean and deviation are of the others. The
  * quartile holds where up to three quarters of the samples are disturbed, which the median does
  * not; what disturbs a sample only makes it slower. A run's step time is reported as a median, so
- * such interruptions are not in what is predicted either. */
+ * such interruptions are not in what is predicted either. Where ranks outnumber the cores, they
+ * wait for a core in every step: there all samples are kept. */
 #ifndef TEMPER_PROFILER_SAMPLES_H
 #define TEMPER_PROFILER_SAMPLES_H
 
@@ -21,6 +22,7 @@ enum { SAMPLES_MINIMUM = 3 }; /* before a mean is believed */
 struct samples {
     double *values; /* [count], owned; samples_summary reorders them */
     size_t count, capacity;
+    bool keeps_all;
 };
 
 struct summary {

@@ -63,6 +63,9 @@ enum status session_emit_waiting(struct session *session, struct measurement row
 {
     assert(samples->count > 0);
     row.mean = fmax(0.0, stats_median(samples->values, samples->count)); /* sorts */
+    samples->keeps_all = true;
+    if (session->is_crowded)
+        row.mean = fmax(0.0, samples_summary(samples).mean);
     size_t quarter = samples->count / 4;
     double between = samples->values[samples->count - 1 - quarter] - samples->values[quarter];
     row.n = samples->count;
@@ -83,7 +86,7 @@ enum status session_pool(struct session *session, const struct samples *samples,
                           &gathered, bytes_by_rank, err);
     struct summary summary = {0};
     if (status == STATUS_OK && session_leads(session)) {
-        struct samples all = {.values = gathered};
+        struct samples all = {.values = gathered, .keeps_all = session->is_crowded};
         for (int rank = 0; rank < comm_size(session->comm); rank++)
             all.count += bytes_by_rank[rank] / sizeof(double);
         summary = samples_summary(&all);

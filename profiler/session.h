@@ -14,6 +14,7 @@ struct session {
     const struct measurement_sink *sink; /* rank 0's */
     struct energy_meter *meter;          /* rank 0's; NULL on the others */
     bool precisions[PRECISION_COUNT];    /* measured: wanted, and computed by every rank's device */
+    bool is_crowded;                     /* threads of some host's ranks outnumber its cores */
     uint64_t memory_limit_bytes;         /* of this rank; the same on all */
     uint64_t allocated_bytes;            /* by session_allocate, not yet freed */
     double start_s;
@@ -45,9 +46,9 @@ enum status session_emit_samples(struct session *session, struct measurement row
                                  struct error *err);
 
 /* Of what ranks spend on each other, samples that all ranks have alike. Waiting varies by more than
- * SAMPLE_CUTOFF without anything being disturbed, so nothing is dropped: the row has the median,
- * and as deviation that of a normal distribution with the same quartiles. At least one sample,
- * which are reordered. */
+ * SAMPLE_CUTOFF without anything being disturbed, so nothing is dropped: the row has the median (of
+ * a crowded host the mean), and as deviation that of a normal distribution with the same quartiles.
+ * At least one sample, which are reordered. */
 enum status session_emit_waiting(struct session *session, struct measurement row,
                                  struct samples *samples, struct error *err);
 

@@ -16,7 +16,6 @@ struct sweep_setting {
     struct chain_setting setting;
     size_t split;      /* of the sweep's, which setting.split repeats */
     double estimate_s; /* of one pass, before calibration */
-    double burst_s;    /* that passes took so far; 0: not measured yet */
     uint64_t activation_bytes;
 };
 

@@ -3,7 +3,8 @@ included: the message names the rank, the others are gone within ten seconds, an
 from its newest whole checkpoint to the same bytes as a run that nobody disturbed.
 
 Usage: sweep_kills.py [--kills N] [--seed N]. Runs of a few kills each follow one another until
-there were N; every run is compared. The seed is printed."""
+there were N, under a sharded, a tensor-parallel, a pipeline and a plain plan in turn; every run is
+compared with an undisturbed one of its plan. The seed is printed."""
 import argparse
 import hashlib
 import os
@@ -24,14 +25,15 @@ KILLS_A_RUN = 5
 END_LIMIT_S = 10
 DIED = re.compile(r"rank (\d+) died of signal 9")
 PATIENCE_S = 60
+PLANS = ("dp=2,zero=3", "tp=2", "pp=2", "dp=2")
 
 
 class Failure(Exception):
     pass
 
 
-def options(folder):
-    return ["run", "two.json", "--data", "text.txt", "--store", "t.db", "--steps", STEPS,
+def options(plan, folder):
+    return ["run", plan, "--data", "text.txt", "--store", "t.db", "--steps", STEPS,
             "--eval-interval", "0", "--eval-windows", "2", "--log-interval", STEPS, "--trace-steps",
             "0", "--save", folder, "--save-interval", SAVE_INTERVAL, "--keep", KEEP, "--log",
             f"{folder}.jsonl"]
@@ -43,14 +45,31 @@ def content(path):
             for file in sorted(path.iterdir())}
 
 
+class Reference:
+    """The same training, which nobody disturbs."""
+
+    def __init__(self, world, pins):
+        self.plan = f"{pins}.json"
+        folder = f"undisturbed-{pins}"
+        for command in (["plan", *harness.MODEL, "--store", "t.db", "--global-batch", "4", "-o",
+                         self.plan, "--ranks", "2", "--pin", pins], options(self.plan, folder)):
+            begun_s = time.monotonic()
+            done = harness.run(*command, folder=world)
+            if done.returncode != 0:
+                raise Failure(done.stderr)
+        self.whole_s = time.monotonic() - begun_s
+        self.wanted = content(world / folder / f"step-{STEPS:08d}")
+
+
 class Disturbed:
     """One training whose ranks are killed."""
 
-    def __init__(self, world, name, dice, latest_s):
+    def __init__(self, world, name, dice, reference):
         self.world, self.name, self.dice = world, name, dice
-        self.latest_s = latest_s  # from the start of the ranks until a kill
+        self.reference = reference
+        self.latest_s = reference.whole_s  # from the start of the ranks until a kill
         self.killed, self.slowest_s, self.while_saving = [], 0.0, 0
-        self.process = harness.start(*options(name), "--max-restarts", "1000", folder=world)
+        self.process = harness.start(*options(reference.plan, name), "--max-restarts", "1000", folder=world)
         # Or a full pipe would stop them.
         self.said = {}
         self.readers = [threading.Thread(target=self.read, args=(key, stream)) for key, stream in
@@ -123,7 +142,8 @@ class Disturbed:
             for reader in self.readers:
                 reader.join()
 
-    def check(self, wanted):
+    def check(self):
+        wanted = self.reference.wanted
         err = self.said["err"]
         if self.process.returncode != 0:
             raise Failure(f"{self.name}: exit code {self.process.returncode}: {err}")
@@ -148,28 +168,27 @@ def check_store(world, runs):
 def sweep(world, kills, seed):
     dice = random.Random(seed)
     begun_s = time.monotonic()
-    undisturbed = harness.run(*options("undisturbed"), folder=world)
-    if undisturbed.returncode != 0:
-        raise Failure(undisturbed.stderr)
-    whole_s = time.monotonic() - begun_s
-    wanted = content(world / "undisturbed" / f"step-{STEPS:08d}")
+    references = {}
     done, saving, slowest_s, runs = 0, 0, 0.0, 0
     while done < kills:
-        run = Disturbed(world, f"run-{runs}", dice, whole_s)
+        pins = PLANS[runs % len(PLANS)]
+        if pins not in references:
+            references[pins] = Reference(world, pins)
+        run = Disturbed(world, f"run-{runs}", dice, references[pins])
         try:
             while len(run.killed) < min(KILLS_A_RUN, kills - done) and run.kill_one():
                 pass
             run.finish()
         finally:
             run.end()
-        run.check(wanted)
+        run.check()
         runs += 1
         done += len(run.killed)
         saving += run.while_saving
         slowest_s = max(slowest_s, run.slowest_s)
-    check_store(world, runs + 1)
+    check_store(world, runs + len(references))
     print(f"{done} kills in {runs} runs, {saving} of them in a save, the slowest end took "
-          f"{slowest_s:.1f} s; undisturbed a run took {whole_s:.1f} s, all together "
+          f"{slowest_s:.1f} s; all together "
           f"{time.monotonic() - begun_s:.0f} s; every last checkpoint is the same")
 
 

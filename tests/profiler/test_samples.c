@@ -36,6 +36,19 @@ static void test_samples__disturbed_ones_are_dropped_and_counted(void **state)
     samples_free(&samples);
 }
 
+static void test_samples__of_a_crowded_host_are_all_kept(void **state)
+{
+    (void)state;
+    static const double values[] = {1.0, 1.2, 50.0, 0.9, 1.1, 3.5};
+    struct samples samples = {.keeps_all = true};
+    add_all(&samples, values, sizeof(values) / sizeof(values[0]));
+    struct summary summary = samples_summary(&samples);
+    assert_int_equal(summary.n, 6);
+    assert_int_equal(summary.dropped, 0);
+    assert_near(summary.mean, 57.7 / 6, 1e-12);
+    samples_free(&samples);
+}
+
 static void test_samples__most_may_be_disturbed(void **state)
 {
     (void)state;
@@ -108,6 +121,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_samples__of_nothing_are_nothing),
         cmocka_unit_test(test_samples__disturbed_ones_are_dropped_and_counted),
+        cmocka_unit_test(test_samples__of_a_crowded_host_are_all_kept),
         cmocka_unit_test(test_samples__most_may_be_disturbed),
         cmocka_unit_test(test_samples__what_varies_little_is_kept_whole),
         cmocka_unit_test(test_samples__settle_after_three_that_agree),
