@@ -28,10 +28,10 @@ import tempfile
 MODELS = {
     "gpt2-small": ["--model", "gpt2", "--layers", "4", "--hidden", "128", "--heads", "4",
                    "--seq-length", "64", "--vocab-size", "256"],
-    "gpt2-wide": ["--model", "gpt2", "--layers", "2", "--hidden", "512", "--heads", "8",
-                  "--seq-length", "64", "--vocab-size", "1024"],
-    "llama-small": ["--model", "tinyllama-1.1b", "--layers", "6", "--hidden", "192", "--heads", "6",
-                    "--kv-heads", "2", "--ffn", "512", "--seq-length", "128",
+    "gpt2-wide": ["--model", "gpt2", "--layers", "2", "--hidden", "384", "--heads", "6",
+                  "--seq-length", "32", "--vocab-size", "512"],
+    "llama-small": ["--model", "tinyllama-1.1b", "--layers", "3", "--hidden", "192", "--heads", "6",
+                    "--kv-heads", "2", "--ffn", "512", "--seq-length", "64",
                     "--vocab-size", "512"],
 }
 GLOBAL_BATCH = 24
