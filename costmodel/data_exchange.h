@@ -1,0 +1,22 @@
+/* What the devices that replicate a stage exchange: gradients, and parameters under ZeRO
+ * (Rajbhandari et al. 2020). */
+#ifndef TEMPER_COSTMODEL_DATA_EXCHANGE_H
+#define TEMPER_COSTMODEL_DATA_EXCHANGE_H
+
+#include "costmodel/layer_pass.h"
+
+struct data_exchange {
+    struct tier_ring shard;    /* of the devices that ZeRO divides state over */
+    struct tier_ring replicas; /* of those that hold the same shard */
+    double parameter_bytes;    /* of one element as it is gathered */
+    double gradient_bytes;     /* of one element as it is reduced */
+};
+
+struct data_exchange data_exchange(const struct cluster *cluster, const struct layout *layout);
+
+/* Each over `parameters` elements of a device; 0 where there is nobody to exchange with. */
+double gradient_reduce_s(const struct data_exchange *exchange, const struct layout *layout,
+                         double parameters);
+double parameter_gather_s(const struct data_exchange *exchange, double parameters);
+
+#endif
