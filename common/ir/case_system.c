@@ -1,0 +1,127 @@
+#include "ir/case_system.h"
+
+#include <string.h>
+
+/* One row a system; docs/validate.md says where each value is from. */
+static const struct case_system systems[] = {
+    /* Megatron-LM of 2022 (Korthikanti et al.): attention unfused, no overlap but of the p2p. */
+    {.source = "calculon-ai/calculon",
+     .framework = FRAMEWORK_MEGATRON,
+     .sequence_parallel = SYSTEM_UNSTATED,
+     .zero_stage = SYSTEM_UNSTATED,
+     .arithmetic = SYSTEM_UNSTATED},
+    /* NeMo on Megatron-Core and TransformerEngine: all overlaps on, distributed Adam, whose
+     * gradients are in bf16 (grad_sync_dtype of the repository's hydra files). */
+    {.source = "NVIDIA/dgxc-benchmarking",
+     .framework = FRAMEWORK_MEGATRON,
+     .fused_attention = true,
+     .gradients_16_bit = true,
+     .overlap_gradients = true,
+     .overlap_parameters = true,
+     .overlap_tensor = true,
+     .sequence_parallel = SYSTEM_UNSTATED,
+     .zero_stage = SYSTEM_UNSTATED,
+     .arithmetic = SYSTEM_UNSTATED},
+    /* Megatron-DeepSpeed on Jean Zay, whose nodes have four Omni-Path adapters of 100 Gb/s (Le Scao
+     * et al. 2022, "Hardware"). What its chronicles do not call bf16 they say was in fp16. */
+    {.source = "bigscience-workshop/bigscience",
+     .framework = FRAMEWORK_DEEPSPEED,
+     .network = "opa-4x100",
+     .sequence_parallel = 0,
+     .zero_stage = SYSTEM_UNSTATED,
+     .arithmetic = ARITHMETIC_FP16},
+    /* The same software in one node, data parallelism without ZeRO. */
+    {.source = "VIA-Research/vTrain",
+     .framework = FRAMEWORK_DEEPSPEED,
+     .sequence_parallel = 0,
+     .zero_stage = 0,
+     .arithmetic = ARITHMETIC_FP16},
+    /* Composer's FSDP with Triton's FlashAttention and the fused cross entropy of flash-attn. */
+    {.source = "mosaicml/llm-foundry",
+     .framework = FRAMEWORK_FSDP,
+     .fused_attention = true,
+     .fused_cross_entropy = true,
+     .overlap_gradients = true,
+     .overlap_parameters = true,
+     .sequence_parallel = 0,
+     .zero_stage = SYSTEM_UNSTATED,
+     .arithmetic = SYSTEM_UNSTATED},
+    /* torchtitan as below; since April 2025 it also compiles the loss (its pull request 1033). */
+    {.source = "pytorch/torchtitan@b5bcd76c:benchmarks/llama3-8b_h200_202506",
+     .framework = FRAMEWORK_FSDP,
+     .fused_attention = true,
+     .fused_cross_entropy = true,
+     .overlap_gradients = true,
+     .overlap_parameters = true,
+     .sequence_parallel = 1,
+     .zero_stage = SYSTEM_UNSTATED,
+     .arithmetic = SYSTEM_UNSTATED},
+    /* FSDP2, scaled_dot_product_attention; its tensor parallelism splits the sequence. */
+    {.source = "pytorch/torchtitan",
+     .framework = FRAMEWORK_FSDP,
+     .fused_attention = true,
+     .overlap_gradients = true,
+     .overlap_parameters = true,
+     .sequence_parallel = 1,
+     .zero_stage = SYSTEM_UNSTATED,
+     .arithmetic = SYSTEM_UNSTATED},
+    /* Megatron-Core and TransformerEngine, launched with every overlap off. */
+    {.source = "MooreThreads/SimuMax",
+     .framework = FRAMEWORK_MEGATRON,
+     .fused_attention = true,
+     .fused_cross_entropy = true,
+     .sequence_parallel = SYSTEM_UNSTATED,
+     .zero_stage = SYSTEM_UNSTATED,
+     .arithmetic = SYSTEM_UNSTATED},
+};
+
+const struct case_system *case_system_find(const char *source)
+{
+    for (size_t i = 0; i < sizeof(systems) / sizeof(systems[0]); i++)
+        if (strncmp(source, systems[i].source, strlen(systems[i].source)) == 0)
+            return &systems[i];
+    return NULL;
+}
+
+static bool says(const char *notes, const char *words)
+{
+    return strcasestr(notes, words) != NULL;
+}
+
+bool case_system_from_notes(const char *notes, struct case_system *out)
+{
+    struct case_system system = {
+        .sequence_parallel = SYSTEM_UNSTATED,
+        .zero_stage = SYSTEM_UNSTATED,
+        .arithmetic = SYSTEM_UNSTATED,
+    };
+    /* DeepSpeed first: "Megatron-DeepSpeed" is its memory. */
+    if (says(notes, "deepspeed"))
+        system.framework = FRAMEWORK_DEEPSPEED;
+    else if (says(notes, "megatron") || says(notes, "nemo"))
+        system.framework = FRAMEWORK_MEGATRON;
+    else if (says(notes, "fsdp") || says(notes, "torchtitan"))
+        system.framework = FRAMEWORK_FSDP;
+    else
+        return false;
+    /* PyTorch's FSDP always prefetches, and reduces while the backward pass goes on. */
+    system.overlap_gradients = system.overlap_parameters = system.framework == FRAMEWORK_FSDP;
+    *out = system;
+    return true;
+}
+
+void case_system_refine(struct case_system *system, const char *notes)
+{
+    if (says(notes, "fused attention") || says(notes, "flash attention") ||
+        says(notes, "flashattention"))
+        system->fused_attention = true;
+    if (says(notes, "no fused attention") || says(notes, "unfused attention"))
+        system->fused_attention = false;
+    if (says(notes, "fused cross-entropy") || says(notes, "fused cross entropy"))
+        system->fused_cross_entropy = true;
+    if (says(notes, "async TP") || says(notes, "asyncTP"))
+        system->overlap_tensor = true;
+    if (system->zero_stage == SYSTEM_UNSTATED &&
+        (says(notes, "distributed Adam") || says(notes, "distributed optimizer")))
+        system->zero_stage = 1;
+}

@@ -1,0 +1,29 @@
+/* The systems that published runs were made on: what of their software and network time and memory
+ * depend on, and a table of runs has no column for. */
+#ifndef TEMPER_IR_CASE_SYSTEM_H
+#define TEMPER_IR_CASE_SYSTEM_H
+
+#include "ir/layout.h"
+
+enum { SYSTEM_UNSTATED = -1 };
+
+struct case_system {
+    const char *source; /* how the column 'source' of its runs begins */
+    enum framework framework;
+    bool fused_attention, fused_cross_entropy, gradients_16_bit;
+    bool overlap_gradients, overlap_parameters, overlap_tensor;
+    const char *network; /* between nodes, as cluster_set_network reads it; NULL: the usual one */
+    /* What an empty column says there; SYSTEM_UNSTATED: nothing, the row is skipped. */
+    int sequence_parallel, zero_stage, arithmetic;
+};
+
+/* NULL: none of the table's. */
+const struct case_system *case_system_find(const char *source);
+/* What the notes of a run say about a system that is not in the table. False: they name no
+ * framework. */
+bool case_system_from_notes(const char *notes, struct case_system *out);
+/* What notes say beyond the system: "fused attention", "fused cross-entropy", "async TP",
+ * "distributed Adam". */
+void case_system_refine(struct case_system *system, const char *notes);
+
+#endif

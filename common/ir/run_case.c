@@ -1,0 +1,512 @@
+#include "ir/run_case.h"
+
+#include "base/csv.h"
+#include "ir/case_row.h"
+#include "ir/case_system.h"
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+static const double GIB = 1073741824.0;
+
+/* A row on its way to a case. The functions below return false when the row cannot be predicted,
+ * and have then said why. */
+struct builder {
+    const struct case_row *row;
+    const struct cluster *described; /* NULL: built in */
+    struct case_system system;
+    struct run_case *out;
+};
+
+__attribute__((format(printf, 2, 3))) static bool skip(struct builder *builder, const char *format,
+                                                       ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(builder->out->skipped, CASE_TEXT_BYTES, format, arguments);
+    va_end(arguments);
+    return false;
+}
+
+/* The first empty cell of those that a row cannot do without. */
+static bool needs(struct builder *builder, const int64_t *counts, const char *const *columns)
+{
+    for (size_t i = 0; columns[i] != NULL; i++)
+        if (counts[i] == CASE_EMPTY)
+            return skip(builder, "column '%s' is empty", columns[i]);
+    return true;
+}
+
+static bool says(const struct builder *builder, const char *words)
+{
+    return strcasestr(builder->row->notes, words) != NULL;
+}
+
+/* ---- model ---- */
+
+/* The number that follows the word: "vocab 51200", "vocab config default 50257". */
+static int64_t noted_vocab(const char *notes)
+{
+    for (const char *at = strcasestr(notes, "vocab"); at != NULL;
+         at = strcasestr(at + 1, "vocab")) {
+        const char *digits = at + strcspn(at, "0123456789;");
+        long long vocab = strtoll(digits, NULL, 10);
+        if (vocab > 0 && vocab <= INT32_MAX)
+            return vocab;
+    }
+    return CASE_EMPTY;
+}
+
+/* A public model is known by its sizes. */
+static int64_t builtin_vocab(const struct model *model)
+{
+    for (size_t i = 0; i < model_builtin_count(); i++) {
+        struct model known;
+        struct error err;
+        if (model_load(&known, model_builtin_name(i), NULL, &err) == STATUS_OK &&
+            known.family == model->family && known.blocks == model->blocks &&
+            known.hidden == model->hidden && known.heads == model->heads &&
+            known.kv_heads == model->kv_heads && known.ffn == model->ffn)
+            return known.vocab;
+    }
+    return CASE_EMPTY;
+}
+
+static bool find_family(struct builder *builder, enum model_family *out)
+{
+    static const char *const llamas[] = {"llama", "mistral"};
+    static const char *const gpts[] = {"gpt", "mpt", "megatron", "bloom"};
+    const struct case_row *row = builder->row;
+    *out = MODEL_LLAMA;
+    for (size_t i = 0; i < sizeof(llamas) / sizeof(llamas[0]); i++)
+        if (strcasestr(row->model, llamas[i]) != NULL)
+            return true;
+    *out = MODEL_GPT2;
+    for (size_t i = 0; i < sizeof(gpts) / sizeof(gpts[0]); i++)
+        if (strcasestr(row->model, gpts[i]) != NULL)
+            return true;
+    return skip(builder,
+                "column 'model': '%.60s' names no family that temper knows: llama, "
+                "mistral; gpt, mpt, megatron, bloom",
+                row->model);
+}
+
+static bool check_model(struct builder *builder, const struct model *model)
+{
+    struct error err;
+    if (model_validate(model, "the model", &err) == STATUS_OK)
+        return true;
+    return skip(builder, "%s", err.message);
+}
+
+static bool build_model(struct builder *builder)
+{
+    const struct case_row *row = builder->row;
+    struct model *model = &builder->out->model;
+    const int64_t sizes[] = {row->layers, row->hidden, row->heads, row->seq};
+    static const char *const names[] = {"layers", "hidden", "heads", "seq", NULL};
+    enum model_family family;
+    if (!needs(builder, sizes, names) || !find_family(builder, &family))
+        return false;
+    if (row->hidden % row->heads != 0)
+        return skip(builder, "column 'heads': heads do not divide hidden");
+    bool is_gpt = family == MODEL_GPT2;
+    *model = (struct model){
+        .family = family,
+        .blocks = row->layers,
+        .hidden = row->hidden,
+        .heads = row->heads,
+        .kv_heads = is_gpt && row->kv_heads == CASE_EMPTY ? row->heads : row->kv_heads,
+        .head_dim = row->hidden / row->heads,
+        .ffn = row->ffn == CASE_EMPTY && says(builder, "ffn=4h") ? 4 * row->hidden : row->ffn,
+        .vocab = row->vocab == CASE_EMPTY ? noted_vocab(row->notes) : row->vocab,
+        .positions = row->seq,
+        .seq_length = row->seq,
+        .norm_epsilon = 1e-5,
+        .rope_theta = is_gpt ? 0 : 5e5,
+        .tied_head = is_gpt,
+    };
+    (void)snprintf(model->name, sizeof(model->name), "%s", row->model);
+    if (model->vocab == CASE_EMPTY)
+        model->vocab = builtin_vocab(model);
+    const int64_t rest[] = {model->kv_heads, model->ffn, model->vocab};
+    static const char *const rest_names[] = {"kv_heads", "ffn", "vocab", NULL};
+    return needs(builder, rest, rest_names) && check_model(builder, model);
+}
+
+/* ---- system ---- */
+
+static void prefer(bool *value, int64_t cell)
+{
+    if (cell != CASE_EMPTY)
+        *value = cell != 0;
+}
+
+static bool build_system(struct builder *builder)
+{
+    const struct case_row *row = builder->row;
+    struct case_system *system = &builder->system;
+    const struct case_system *known = case_system_find(row->source);
+    bool is_known = known != NULL || case_system_from_notes(row->notes, system);
+    if (known != NULL)
+        *system = *known;
+    if (!is_known)
+        *system = (struct case_system){
+            .sequence_parallel = SYSTEM_UNSTATED,
+            .zero_stage = SYSTEM_UNSTATED,
+            .arithmetic = SYSTEM_UNSTATED,
+        };
+    case_system_refine(system, row->notes);
+    if (row->framework[0] != '\0')
+        is_known = framework_parse(row->framework, &system->framework);
+    if (!is_known && row->framework[0] != '\0')
+        return skip(builder, "column 'framework': '%.60s' is none of megatron, deepspeed, fsdp",
+                    row->framework);
+    if (!is_known)
+        return skip(builder, "column 'notes' names no framework: Megatron, DeepSpeed or FSDP");
+    prefer(&system->fused_attention, row->fused_attention);
+    prefer(&system->fused_cross_entropy, row->fused_cross_entropy);
+    prefer(&system->overlap_gradients, row->overlap_gradients);
+    prefer(&system->overlap_parameters, row->overlap_parameters);
+    prefer(&system->overlap_tensor, row->overlap_tensor);
+    if (row->network[0] != '\0')
+        system->network = row->network;
+    return true;
+}
+
+/* ---- layout ---- */
+
+/* "amp_bf16", "fp8-rowwise": the first word that names an arithmetic. */
+static bool find_arithmetic(struct builder *builder, enum arithmetic *out)
+{
+    const char *cell = builder->row->precision;
+    if (cell[0] == '\0' && builder->system.arithmetic == SYSTEM_UNSTATED)
+        return skip(builder, "column 'precision' is empty");
+    if (cell[0] == '\0') {
+        *out = (enum arithmetic)builder->system.arithmetic;
+        return true;
+    }
+    for (int i = 0; i < ARITHMETIC_COUNT; i++) {
+        *out = (enum arithmetic)i;
+        if (strcasestr(cell, arithmetic_name(*out)) != NULL)
+            return true;
+    }
+    return skip(builder, "column 'precision': '%.60s' is none of fp32, tf32, bf16, fp16, fp8",
+                cell);
+}
+
+static bool find_recompute(struct builder *builder, enum recompute *out)
+{
+    const char *cell = builder->row->recompute;
+    if (cell[0] == '\0')
+        return skip(builder, "column 'recompute' is empty");
+    if (!recompute_parse(cell, out))
+        return skip(builder, "column 'recompute': '%.60s' is none of none, selective, full", cell);
+    return true;
+}
+
+/* pp, tp, cp and dp, which multiply to gpus. */
+static bool find_degrees(struct builder *builder, struct layout *layout)
+{
+    const struct case_row *row = builder->row;
+    const int64_t counts[] = {row->gpus, row->tp, row->pp, row->cp};
+    static const char *const names[] = {"gpus", "tp", "pp", "cp", NULL};
+    if (!needs(builder, counts, names))
+        return false;
+    double model_devices = (double)row->tp * (double)row->pp * (double)row->cp;
+    if (row->dp == CASE_EMPTY && fmod((double)row->gpus, model_devices) != 0)
+        return skip(builder, "column 'dp' is empty, and tp x pp x cp does not divide gpus");
+    if (row->dp != CASE_EMPTY && model_devices * (double)row->dp != (double)row->gpus)
+        return skip(builder, "column 'gpus' is not dp x tp x pp x cp");
+    layout->devices = row->gpus;
+    layout->tensor = row->tp;
+    layout->pipeline = row->pp;
+    layout->context = row->cp;
+    layout->data = (int64_t)((double)row->gpus / model_devices);
+    layout->expert = 1;
+    if (row->experts > 0 || row->ep > 1)
+        return skip(builder, "column '%s': temper predicts no mixture of experts",
+                    row->experts > 0 ? "experts" : "ep");
+    if (row->pp > 1 && row->vp == CASE_EMPTY)
+        return skip(builder, "column 'vp' is empty");
+    layout->virtual_stages = row->pp > 1 ? row->vp : 1;
+    layout->schedule = layout->virtual_stages > 1 ? SCHEDULE_INTERLEAVED : SCHEDULE_1F1B;
+    return true;
+}
+
+static bool find_batch(struct builder *builder, struct layout *layout)
+{
+    const struct case_row *row = builder->row;
+    const int64_t counts[] = {row->mbs, row->gbs};
+    static const char *const names[] = {"mbs", "gbs", NULL};
+    if (!needs(builder, counts, names))
+        return false;
+    if (fmod((double)row->gbs, (double)row->mbs * (double)layout->data) != 0)
+        return skip(builder, "column 'gbs' is no multiple of mbs x dp");
+    layout->micro_batch = row->mbs;
+    layout->global_batch = row->gbs;
+    return true;
+}
+
+static bool find_sharing(struct builder *builder, struct layout *layout)
+{
+    const struct case_row *row = builder->row;
+    const struct case_system *system = &builder->system;
+    int64_t zero = row->zero != CASE_EMPTY ? row->zero : system->zero_stage;
+    int64_t sequence = row->seqpar != CASE_EMPTY ? row->seqpar : system->sequence_parallel;
+    int64_t replicas = layout->data * layout->context;
+    if (zero == SYSTEM_UNSTATED && replicas > 1)
+        return skip(builder, "column 'zero' is empty");
+    if (sequence == SYSTEM_UNSTATED && layout->tensor > 1)
+        return skip(builder, "column 'seqpar' is empty");
+    layout->zero_stage = zero == SYSTEM_UNSTATED ? 0 : (int)zero;
+    layout->shard = layout->zero_stage > 0 ? replicas : 1;
+    layout->sequence_parallel = layout->tensor > 1 && sequence == 1;
+    return true;
+}
+
+static bool build_layout(struct builder *builder)
+{
+    struct layout *layout = &builder->out->layout;
+    const struct case_system *system = &builder->system;
+    *layout = (struct layout){
+        .framework = system->framework,
+        .fused_attention = system->fused_attention,
+        .fused_cross_entropy = system->fused_cross_entropy,
+        .gradients_16_bit = system->gradients_16_bit,
+        .overlap_gradients = system->overlap_gradients,
+        .overlap_parameters = system->overlap_parameters,
+        .overlap_tensor = system->overlap_tensor,
+    };
+    return find_degrees(builder, layout) && find_batch(builder, layout) &&
+           find_sharing(builder, layout) && find_recompute(builder, &layout->recompute) &&
+           find_arithmetic(builder, &layout->arithmetic);
+}
+
+static bool check_layout(struct builder *builder)
+{
+    const struct run_case *out = builder->out;
+    enum arithmetic arithmetic = out->layout.arithmetic;
+    struct error err;
+    if (!(out->cluster.groups[0].device.peak_flops[arithmetic] > 0))
+        return skip(builder, "column 'precision': %s has no rate in %s",
+                    out->cluster.groups[0].device.name, arithmetic_name(arithmetic));
+    if (cluster_check_planning(&out->cluster, arithmetic, "--cluster", &err) != STATUS_OK)
+        return skip(builder, "%s", err.message);
+    if (layout_check(&out->layout, &out->model, "the layout", &err) != STATUS_OK)
+        return skip(builder, "%s", err.message);
+    return true;
+}
+
+/* ---- cluster ---- */
+
+bool cluster_resized(const struct cluster *cluster, int64_t devices, struct cluster *out)
+{
+    struct cluster resized = *cluster;
+    struct node_group *group = &resized.groups[0];
+    struct error err;
+    resized.group_count = 1;
+    if (devices > group->nodes * group->node_devices && group->tier_count < 2)
+        return false;
+    if (devices >= group->node_devices && devices % group->node_devices != 0)
+        return false;
+    if (devices < group->node_devices)
+        group->node_devices = devices;
+    group->nodes = devices / group->node_devices;
+    /* The narrowest tier that holds all of them joins the group, and else the widest. */
+    size_t last = 0;
+    while (last + 1 < group->tier_count && group->tiers[last].devices < devices)
+        last++;
+    if (group->tier_count > 0) {
+        group->tiers[last].devices = devices;
+        group->tier_count = last + 1;
+    }
+    if (cluster_validate(&resized, "the cluster", &err) != STATUS_OK)
+        return false;
+    *out = resized;
+    return true;
+}
+
+/* Are the two names of one device? Those that temper knows may be written in many ways. */
+static bool same_device(const char *cell, const char *device)
+{
+    struct cluster a, b;
+    if (strcasecmp(cell, device) == 0)
+        return true;
+    return cluster_of_device(cell, 1, &a) && cluster_of_device(device, 1, &b) &&
+           strcmp(a.groups[0].device.name, b.groups[0].device.name) == 0;
+}
+
+static bool take_described(struct builder *builder)
+{
+    const struct case_row *row = builder->row;
+    const char *device = builder->described->groups[0].device.name;
+    if (!same_device(row->gpu, device))
+        return skip(builder, "column 'gpu': '%.60s' is not the %s of --cluster", row->gpu, device);
+    if (!cluster_resized(builder->described, row->gpus, &builder->out->cluster))
+        return skip(builder, "column 'gpus': --cluster describes no links that join so many, or "
+                             "nodes that they do not fill");
+    return true;
+}
+
+static bool take_builtin(struct builder *builder)
+{
+    const struct case_row *row = builder->row;
+    struct cluster *cluster = &builder->out->cluster;
+    if (!cluster_of_device(row->gpu, row->gpus, cluster))
+        return skip(builder,
+                    "column 'gpu': '%.60s' is no device that temper knows, or 'gpus' no "
+                    "whole number of its nodes; describe it with --cluster",
+                    row->gpu);
+    const struct node_group *group = &cluster->groups[0];
+    if (row->gpus_per_node != CASE_EMPTY && row->gpus > row->gpus_per_node &&
+        row->gpus_per_node != group->node_devices)
+        return skip(builder,
+                    "column 'gpus_per_node': nodes of %s have %lld; describe others with "
+                    "--cluster",
+                    group->device.name, (long long)group->node_devices);
+    return true;
+}
+
+static bool build_cluster(struct builder *builder)
+{
+    const struct case_row *row = builder->row;
+    const char *network = builder->system.network;
+    if (row->gpu[0] == '\0')
+        return skip(builder, "column 'gpu' is empty");
+    if (!(builder->described != NULL ? take_described(builder) : take_builtin(builder)))
+        return false;
+    if (network != NULL && !cluster_set_network(&builder->out->cluster, network))
+        return skip(builder, "column 'network': '%.60s' is no network such as ib-8x200", network);
+    return true;
+}
+
+/* ---- measurement ---- */
+
+static struct quantity measured(double value)
+{
+    return (struct quantity){.value = value, .provenance = PROVENANCE_MEASURED};
+}
+
+/* Is one of the notes, which ';' separates, just this? */
+static bool has_note(const char *notes, const char *word)
+{
+    size_t bytes = strlen(word);
+    for (const char *at = notes; at != NULL; at = strchr(at, ';')) {
+        at += strspn(at, "; ");
+        if (strncasecmp(at, word, bytes) != 0)
+            continue;
+        const char *rest = at + bytes + strspn(at + bytes, " ");
+        if (*rest == '\0' || *rest == ';')
+            return true;
+    }
+    return false;
+}
+
+static bool build_measured(struct builder *builder)
+{
+    const struct case_row *row = builder->row;
+    struct run_case *out = builder->out;
+    out->step_s = out->memory_bytes = quantity_absent();
+    out->out_of_memory = has_note(row->notes, "OOM") || has_note(row->notes, "out of memory");
+    out->memory_of_allocator = !says(builder, "nvidia-smi");
+    if (!isnan(row->iter_time_s))
+        out->step_s = measured(row->iter_time_s);
+    else if (!isnan(row->tokens_s_gpu) && row->gbs > 0 && row->seq > 0 && row->gpus > 0)
+        out->step_s =
+            measured((double)row->gbs * (double)row->seq / (row->tokens_s_gpu * (double)row->gpus));
+    if (!isnan(row->mem_gib))
+        out->memory_bytes = measured(row->mem_gib * GIB);
+    if (out->out_of_memory)
+        out->step_s = out->memory_bytes = quantity_absent();
+    if (!out->out_of_memory && out->step_s.provenance == PROVENANCE_ABSENT &&
+        out->memory_bytes.provenance == PROVENANCE_ABSENT)
+        return skip(builder, "columns 'iter_time_s', 'tokens_s_gpu' and 'mem_gib' are empty");
+    return true;
+}
+
+/* ---- the file ---- */
+
+static void append_degree(char name[CASE_TEXT_BYTES], const char *label, int64_t degree)
+{
+    size_t used = strlen(name);
+    if (degree != CASE_EMPTY)
+        (void)snprintf(name + used, CASE_TEXT_BYTES - used, " %s %lld", label, (long long)degree);
+}
+
+static void name_case(const struct case_row *row, char name[CASE_TEXT_BYTES])
+{
+    (void)snprintf(name, CASE_TEXT_BYTES, "%.60s, %lld x %.60s,", row->model,
+                   (long long)(row->gpus == CASE_EMPTY ? 0 : row->gpus), row->gpu);
+    append_degree(name, "tp", row->tp);
+    append_degree(name, "pp", row->pp);
+    append_degree(name, "dp", row->dp);
+    if (row->cp > 1)
+        append_degree(name, "cp", row->cp);
+    append_degree(name, "mb", row->mbs);
+}
+
+static void build_case(const struct case_row *row, const struct cluster *described,
+                       struct run_case *out)
+{
+    struct builder builder = {.row = row, .described = described, .out = out};
+    name_case(row, out->name);
+    (void)(build_measured(&builder) && build_model(&builder) && build_system(&builder) &&
+           build_layout(&builder) && build_cluster(&builder) && check_layout(&builder));
+}
+
+static void name_cases(const char *path, char name[CASE_TEXT_BYTES])
+{
+    const char *slash = strrchr(path, '/');
+    (void)snprintf(name, CASE_TEXT_BYTES, "%s", slash != NULL ? slash + 1 : path);
+    char *ending = strrchr(name, '.');
+    if (ending != NULL && ending != name && strcasecmp(ending, ".csv") == 0)
+        *ending = '\0';
+}
+
+static enum status build_cases(const struct csv_table *table, const char *path,
+                               const struct cluster *described, struct run_cases *out,
+                               struct error *err)
+{
+    struct case_columns columns;
+    TRY(case_columns_find(table, path, &columns, err));
+    name_cases(path, out->name);
+    if (table->row_count == 0)
+        return STATUS_OK;
+    out->rows = calloc(table->row_count, sizeof(out->rows[0]));
+    if (out->rows == NULL)
+        return error_memory(err, table->row_count * sizeof(out->rows[0]), "the runs of a table");
+    for (size_t i = 0; i < table->row_count; i++) {
+        struct case_row row;
+        TRY(case_row_read(table, &columns, i, path, &row, err));
+        out->rows[i].line = table->lines[i];
+        build_case(&row, described, &out->rows[i]);
+        out->count++;
+    }
+    return STATUS_OK;
+}
+
+enum status run_cases_load(struct run_cases *out, const char *path, const struct cluster *described,
+                           struct error *err)
+{
+    struct csv_table table;
+    struct run_cases cases = {0};
+    TRY(csv_load(&table, path, err));
+    enum status status = build_cases(&table, path, described, &cases, err);
+    csv_free(&table);
+    if (status != STATUS_OK) {
+        run_cases_free(&cases);
+        return status;
+    }
+    *out = cases;
+    return STATUS_OK;
+}
+
+void run_cases_free(struct run_cases *cases)
+{
+    free(cases->rows);
+    *cases = (struct run_cases){0};
+}
