@@ -1,0 +1,54 @@
+#include "ir/export.h"
+
+#include "ir/export_ops.h"
+#include <string.h>
+
+static const struct export_ops *const targets[EXPORT_TARGET_COUNT] = {
+    [EXPORT_MEGATRON] = &export_megatron,
+    [EXPORT_DEEPSPEED] = &export_deepspeed,
+    [EXPORT_TORCHTITAN] = &export_torchtitan,
+    [EXPORT_NEMO] = &export_nemo,
+};
+
+const struct export_ops *export_ops_of(enum export_target target)
+{
+    return targets[target];
+}
+
+const char *export_target_name(enum export_target target)
+{
+    return targets[target]->name;
+}
+
+bool export_target_parse(const char *name, enum export_target *out)
+{
+    for (size_t i = 0; i < EXPORT_TARGET_COUNT; i++) {
+        if (strcmp(targets[i]->name, name) == 0) {
+            *out = (enum export_target)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+void export_target_names(struct text *out)
+{
+    for (size_t i = 0; i < EXPORT_TARGET_COUNT; i++)
+        text_printf(out, "%s%s", i > 0 ? ", " : "", targets[i]->name);
+}
+
+enum status export_check(enum export_target target, const struct plan *plan, struct error *err)
+{
+    return targets[target]->check(plan, err);
+}
+
+enum status export_write(enum export_target target, const struct plan *plan, struct text *file,
+                         struct text *notes, struct error *err)
+{
+    struct export_job job;
+    TRY(targets[target]->check(plan, err));
+    TRY(export_job_of(targets[target], plan, &job, err));
+    TRY(targets[target]->write(&job, file, notes, err));
+    TRY(text_check(file, err));
+    return text_check(notes, err);
+}
