@@ -1,0 +1,29 @@
+/* Points in a plane, numbered, as an SVG file of its own that any browser or paper takes: light,
+ * and dark where the reader's system is. */
+#ifndef TEMPER_TRACES_SCATTER_H
+#define TEMPER_TRACES_SCATTER_H
+
+#include "base/text.h"
+#include "traces/svg.h"
+#include <stddef.h>
+
+struct scatter_point {
+    double x, y;
+    double shade;      /* 0 .. 1 of the third quantity, NAN: there is none */
+    const char *label; /* beside the dot; plain text, escaped here; borrowed */
+    const char *words; /* shown under the pointer; likewise */
+};
+
+struct scatter {
+    const char *title;
+    const char *note;                   /* one line below the title */
+    struct axis x, y;                   /* axis_fit */
+    const struct scatter_point *points; /* [count], by rising x, borrowed */
+    size_t count;
+    bool has_stairs; /* falling steps through the points: what they leave undominated */
+    const char *shade_low, *shade_high; /* words for the ends of the third quantity; NULL: none */
+};
+
+void scatter_append(const struct scatter *scatter, struct text *out);
+
+#endif
