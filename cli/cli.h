@@ -19,7 +19,7 @@ struct command {
 };
 
 extern const struct command command_model, command_profile, command_plan, command_run,
-    command_report, command_sample;
+    command_report, command_sample, command_validate;
 
 /* "0.1.0 (git revision)". */
 const char *temper_version(void);

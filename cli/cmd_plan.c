@@ -1,6 +1,12 @@
-#include "base/units.h"
 #include "cli/cli.h"
+#include "cli/plan_cluster.h"
+#include "cli/plan_compare.h"
+#include "cli/plan_explain.h"
+#include "cli/plan_export.h"
+#include "cli/plan_front.h"
+#include "cli/plan_tell.h"
 #include "cli/plan_text.h"
+#include "cli/plan_top.h"
 #include "planner/planner.h"
 
 #include <errno.h>
@@ -21,7 +27,15 @@ struct plan_options {
     const char *pins;
     double gap;
     double time_limit_s;
+    const char *cluster, *framework, *arithmetic;
+    const char *pareto;
+    int64_t points;
+    const char *csv, *svg;
+    int64_t top;
+    bool explain, compare;
     const char *output;
+    const char *export_to;
+    struct export_request handover; /* what export_to says */
     bool json;
 };
 
@@ -88,25 +102,100 @@ static const struct option_spec search_rows[] = {
      .minimum = 0,
      .maximum = 1e9},
 };
+static const struct option_spec cluster_rows[] = {
+    {.name = "cluster",
+     .type = OPTION_STRING,
+     .offset = offsetof(struct plan_options, cluster),
+     .metavar = "CLUSTER",
+     .doc = "plan from a description instead of a store: h100x1024, a100-80x64 and so on, or a "
+            "cluster file; of all layouts that are the same for every layer"},
+    {.name = "framework",
+     .type = OPTION_STRING,
+     .offset = offsetof(struct plan_options, framework),
+     .metavar = "NAME",
+     .fallback = "megatron",
+     .doc = "with --cluster: what runs there, megatron, deepspeed or fsdp"},
+    {.name = "arithmetic",
+     .type = OPTION_STRING,
+     .offset = offsetof(struct plan_options, arithmetic),
+     .metavar = "NAME",
+     .fallback = "bf16",
+     .doc = "with --cluster: what products are computed in, fp32, tf32, bf16, fp16 or fp8"},
+};
+static const struct option_spec answer_rows[] = {
+    {.name = "explain",
+     .type = OPTION_FLAG,
+     .offset = offsetof(struct plan_options, explain),
+     .doc = "say what each choice of the plan gains over the best plan that chooses otherwise, and "
+            "what more memory would save; one search for each, so it takes a while"},
+    {.name = "top",
+     .type = OPTION_INT,
+     .offset = offsetof(struct plan_options, top),
+     .metavar = "N",
+     .doc = "the N best plans, each the best of its ranks, degrees, schedule, micro-batch and "
+            "threads: two that differ only in stage boundaries or in what single layers do count "
+            "as one",
+     .minimum = 1,
+     .maximum = 1000},
+    {.name = "pareto",
+     .type = OPTION_STRING,
+     .offset = offsetof(struct plan_options, pareto),
+     .metavar = "AXES",
+     .doc = "the plans that none is better than in all of two or three of time, memory and energy, "
+            "such as time,memory; --weights play no part"},
+    {.name = "points",
+     .type = OPTION_INT,
+     .offset = offsetof(struct plan_options, points),
+     .metavar = "N",
+     .fallback = "16",
+     .doc = "with --pareto: sweep memory in about so many steps; 0 finds every point",
+     .minimum = 0,
+     .maximum = 1e6},
+    {.name = "csv",
+     .type = OPTION_STRING,
+     .offset = offsetof(struct plan_options, csv),
+     .metavar = "FILE",
+     .doc = "with --pareto: write the points here as a table"},
+    {.name = "svg",
+     .type = OPTION_STRING,
+     .offset = offsetof(struct plan_options, svg),
+     .metavar = "FILE",
+     .doc = "with --pareto: draw the points here"},
+    {.name = "compare",
+     .type = OPTION_FLAG,
+     .offset = offsetof(struct plan_options, compare),
+     .doc = "hold the predictions of two plan files against each other, term by term, and list "
+            "where their choices differ; needs no store"},
+};
 static const struct option_spec output_rows[] = {
     {.name = "output",
      .letter = 'o',
      .type = OPTION_STRING,
      .offset = offsetof(struct plan_options, output),
      .metavar = "FILE",
-     .doc = "write the plan here, for `temper run`"},
+     .doc = "write the plan here, for `temper run`; of several, plan.json becomes plan-1.json, "
+            "plan-2.json and so on"},
+    {.name = "export",
+     .type = OPTION_STRING,
+     .offset = offsetof(struct plan_options, export_to),
+     .metavar = "TARGET[=FILE]",
+     .doc =
+         "hand the plan over to megatron, deepspeed, torchtitan or nemo, and say what they cannot "
+         "run and its price; also that of a plan file: temper plan PLAN.json --export TARGET"},
     JSON_OPTION_ROW(struct plan_options),
 };
 static const struct option_table groups[] = {
     {.rows = model_rows, .count = COUNT_OF(model_rows), .heading = "Model"},
     {.rows = step_rows, .count = COUNT_OF(step_rows), .heading = "What to plan for"},
     {.rows = search_rows, .count = COUNT_OF(search_rows), .heading = "Search"},
+    {.rows = cluster_rows, .count = COUNT_OF(cluster_rows), .heading = "A cluster elsewhere"},
+    {.rows = answer_rows, .count = COUNT_OF(answer_rows), .heading = "More than one plan"},
     {.rows = output_rows, .count = COUNT_OF(output_rows), .heading = "Output"},
 };
 static const struct command_spec spec = {
     .name = "plan",
     .summary = "find the plan that minimises time, memory and energy under the memory cap",
-    .synopsis = "--model MODEL --global-batch N [options]",
+    .synopsis = "--model MODEL --global-batch N [options] | --compare A.json B.json",
     .description =
         "Predicts every executable plan from the measurements in the store and finds the one that "
         "minimises w1*T + w2*M + w3*E: ranks and threads, their split into pipeline stages, "
@@ -116,11 +205,15 @@ static const struct command_spec spec = {
         "a bound that no plan can be below; `optimal` is printed only when the two meet. When "
         "everything is pinned, the plan is only predicted.\n\n"
         "When no plan fits, the exit code is 3 and the message names the tightest constraint, how "
-        "much memory is missing and the cheapest change that would help.",
+        "much memory is missing and the cheapest change that would help.\n\n"
+        "--pareto, --top and --explain answer what one plan leaves open; Ctrl-C ends them with "
+        "what "
+        "was found so far. --compare reads two plan files.",
     .groups = groups,
     .group_count = COUNT_OF(groups),
     .example = "temper plan --model gpt2 --seq-length 256 --ranks 2 --global-batch 16 "
                "--memory-cap 6GiB --weights 1,0,0 -o plan.json",
+    .positional_maximum = 2,
 };
 
 static enum status parse_weights(const char *text, struct planner_request *request,
@@ -147,83 +240,55 @@ static enum status parse_weights(const char *text, struct planner_request *reque
     return STATUS_OK;
 }
 
-static void print_statistics(const struct search_statistics *statistics)
-{
-    char seconds[UNIT_TEXT_BYTES];
-    printf("search: %llu candidates, %llu bounded away, %llu solved, %llu columns, %s\n",
-           (unsigned long long)statistics->candidates, (unsigned long long)statistics->bounded_away,
-           (unsigned long long)statistics->solved, (unsigned long long)statistics->columns,
-           format_seconds(statistics->seconds, seconds));
-}
+/* ---- the one plan ---- */
 
-static enum status write_json(const struct plan *plan, const struct search_statistics *statistics,
+/* What is told besides the plan; NULL where it was not asked for. */
+struct extras {
+    const struct explanation *explanation;
+    const struct exported *exported;
+};
+
+static enum status write_json(const struct planner_result *result, const struct extras *extras,
                               struct error *err)
 {
-    const struct prediction *prediction = &plan->prediction;
-    struct text plan_text = {0};
-    enum status status = plan_write_json(plan, &plan_text, err);
-    if (status != STATUS_OK) {
-        text_free(&plan_text);
-        return status;
-    }
     struct jout *out = jout_new();
-    /* With everything pinned the searched space is this one plan, so it is the best of it. */
-    bool is_gap = plan->status == PLAN_GAP;
-    jout_string(out, "status", plan_status_name(is_gap ? PLAN_GAP : PLAN_OPTIMAL));
-    jout_bool(out, "searched", plan->status != PLAN_PREDICTED);
-    jout_real(out, "objective", plan->objective.value);
-    jout_real(out, "bound", plan->objective.bound);
-    jout_real(out, "gap", plan->objective.gap);
-    jout_real(out, "time_s", prediction->time_s.value);
-    jout_real(out, "memory_bytes", prediction->memory_bytes.value);
-    write_energy(&prediction->energy_j, out);
-    jout_begin_object(out, "search");
-    jout_int(out, "candidates", (int64_t)statistics->candidates);
-    jout_int(out, "bounded_away", (int64_t)statistics->bounded_away);
-    jout_int(out, "solved", (int64_t)statistics->solved);
-    jout_int(out, "columns", (int64_t)statistics->columns);
-    jout_real(out, "seconds", statistics->seconds);
-    jout_end(out);
-    jout_raw(out, "plan", plan_text.data);
-    text_free(&plan_text);
-    return console_json(out, err);
+    enum status status = plan_tell_json(&result->plan, out, err);
+    plan_tell_statistics_json(&result->statistics, out);
+    if (extras->explanation != NULL)
+        plan_explain_json(extras->explanation, out);
+    if (extras->exported != NULL)
+        exported_json(extras->exported, out);
+    return plan_tell_done(out, status, err);
 }
 
-/* The message and, under --json, the object for scripts; keeps STATUS_INFEASIBLE. */
-static enum status tell_infeasible(const struct infeasibility *why, bool json, struct error *err)
+static enum status write_text(const struct plan_options *options,
+                              const struct planner_result *result, const struct extras *extras,
+                              struct error *err)
 {
-    char missing[UNIT_TEXT_BYTES];
-    if (json) {
-        struct error json_err = {0};
-        struct jout *out = jout_new();
-        jout_string(out, "status", "infeasible");
-        jout_null(out, "objective");
-        jout_null(out, "bound");
-        jout_null(out, "gap");
-        jout_null(out, "time_s");
-        jout_null(out, "memory_bytes");
-        jout_null(out, "energy_j");
-        jout_string(out, "energy_provenance", provenance_name(PROVENANCE_ABSENT));
-        jout_string(out, "constraint", why->constraint);
-        jout_int(out, "missing_bytes", (int64_t)why->missing_bytes);
-        jout_int(out, "leanest_bytes", (int64_t)why->leanest_bytes);
-        jout_string(out, "relaxation", why->relaxation);
-        jout_null(out, "plan");
-        if (console_json(out, &json_err) != STATUS_OK) {
-            *err = json_err;
-            return err->status;
-        }
-    }
-    if (why->missing_bytes > 0)
-        return error_set(
-            err, STATUS_INFEASIBLE, "no feasible plan: %s; %s missing. Cheapest relaxation: %s",
-            why->constraint, format_bytes((double)why->missing_bytes, missing), why->relaxation);
-    return error_set(err, STATUS_INFEASIBLE, "no feasible plan: %s. Cheapest relaxation: %s",
-                     why->constraint, why->relaxation);
+    struct text table = {0}, handover = {0};
+    plan_text(&result->plan, &table);
+    if (extras->explanation != NULL)
+        plan_explain_text(extras->explanation, &table);
+    if (extras->exported != NULL)
+        exported_text(extras->exported, &handover);
+    enum status status = text_check(&table, err);
+    if (status == STATUS_OK)
+        fputs(table.data, stdout);
+    text_free(&table);
+    plan_tell_statistics(&result->statistics);
+    if (options->output != NULL)
+        printf("plan written to %s\n", options->output);
+    if (status == STATUS_OK)
+        status = text_check(&handover, err);
+    if (status == STATUS_OK && handover.data != NULL)
+        printf("\n%s", handover.data);
+    text_free(&handover);
+    return status;
 }
 
 static enum status tell_plan(const struct plan_options *options,
-                             const struct planner_result *result, struct error *err)
+                             const struct planner_result *result, const struct extras *extras,
+                             struct error *err)
 {
     const struct plan *plan = &result->plan;
     if (options->output != NULL)
@@ -233,33 +298,84 @@ static enum status tell_plan(const struct plan_options *options,
                         "were not profiled (temper profile --ranks)",
                         plan->ranks, (long long)options->ranks);
     if (options->json)
-        return write_json(plan, &result->statistics, err);
-    struct text table = {0};
-    plan_text(plan, &table);
-    enum status status = text_check(&table, err);
-    if (status == STATUS_OK)
-        fputs(table.data, stdout);
-    text_free(&table);
-    print_statistics(&result->statistics);
-    if (options->output != NULL)
-        printf("plan written to %s\n", options->output);
+        return write_json(result, extras, err);
+    return write_text(options, result, extras, err);
+}
+
+/* A plan that cannot be handed over is told and written all the same. */
+static enum status export_and_tell(const struct plan_options *options,
+                                   const struct planner_request *request,
+                                   const struct planner_result *result,
+                                   const struct explanation *explanation, struct error *err)
+{
+    struct exported exported;
+    struct extras extras = {.explanation = explanation};
+    struct error told;
+    if (!options->handover.wanted)
+        return tell_plan(options, result, &extras, err);
+    enum status status =
+        plan_export(&options->handover, request->profile, &result->plan, &exported, err);
+    if (status != STATUS_OK) {
+        tell_plan(options, result, &extras, &told);
+        return status;
+    }
+    extras.exported = &exported;
+    status = tell_plan(options, result, &extras, err);
+    exported_free(&exported);
     return status;
 }
+
+/* Ctrl-C before the plan is found leaves the plan alone; it is told even if it was not explained.
+ */
+static enum status explain_and_tell(const struct plan_options *options,
+                                    const struct planner_request *request,
+                                    const struct planner_result *result, struct error *err)
+{
+    struct explanation explanation = {0};
+    if (!options->explain)
+        return export_and_tell(options, request, result, NULL, err);
+    enum status status = explain_plan(request, &result->plan, &explanation, err);
+    console_progress_end();
+    if (status == STATUS_OK)
+        status = export_and_tell(options, request, result, &explanation, err);
+    explanation_clear(&explanation);
+    return status;
+}
+
+static enum status search_best(const struct plan_options *options,
+                               const struct planner_request *request, struct error *err)
+{
+    struct planner_result result = {0};
+    enum status status = planner_search(request, &result, err);
+    console_progress_end();
+    if (status == STATUS_INFEASIBLE)
+        status = plan_tell_infeasible(&result.infeasibility, options->json, err);
+    else if (status == STATUS_OK)
+        status = explain_and_tell(options, request, &result, err);
+    plan_clear(&result.plan);
+    return status;
+}
+
+/* ---- all ---- */
 
 static enum status search(const struct plan_options *options, struct planner_request *request,
                           struct error *err)
 {
-    struct planner_result result = {0};
+    const struct plan_front_options front = {.axes = options->pareto,
+                                             .points_most = (int)options->points,
+                                             .csv = options->csv,
+                                             .svg = options->svg,
+                                             .output = options->output,
+                                             .json = options->json};
+    const struct plan_top_options top = {
+        .most = options->top, .output = options->output, .json = options->json};
     request->stop = &interrupt_requested;
     interrupt_catch();
-    enum status status = planner_search(request, &result, err);
-    console_progress_end();
-    if (status == STATUS_INFEASIBLE)
-        status = tell_infeasible(&result.infeasibility, options->json, err);
-    else if (status == STATUS_OK)
-        status = tell_plan(options, &result, err);
-    plan_clear(&result.plan);
-    return status;
+    if (options->pareto != NULL)
+        return plan_front(request, &front, err);
+    if (options->top > 0)
+        return plan_top(request, &top, err);
+    return search_best(options, request, err);
 }
 
 static enum status plan_from_store(const struct plan_options *options, struct store *store,
@@ -279,6 +395,7 @@ static enum status plan_from_store(const struct plan_options *options, struct st
         .reporter = console_reporter(),
     };
     TRY(model_from_arguments(&options->model, &model, err));
+    TRY(export_request_check(&options->handover, &model, err));
     TRY(parse_weights(options->weights, &request, err));
     if (options->pins != NULL)
         TRY(pins_parse(&request.pins, options->pins, err));
@@ -289,15 +406,92 @@ static enum status plan_from_store(const struct plan_options *options, struct st
     return status;
 }
 
+enum { CLUSTER_TOP = 10 };
+
+static enum status plan_on_cluster(const struct plan_options *options, struct error *err)
+{
+    struct model model;
+    struct pins pins = {.micro_batch = 0};
+    struct planner_request request = {.model = &model};
+    TRY(model_from_arguments(&options->model, &model, err));
+    TRY(parse_weights(options->weights, &request, err));
+    if (options->pins != NULL)
+        TRY(pins_parse(&pins, options->pins, err));
+    const struct cluster_plan_options cluster = {
+        .model = &model,
+        .cluster = options->cluster,
+        .framework = options->framework,
+        .arithmetic = options->arithmetic,
+        .global_batch = options->global_batch,
+        .memory_cap_bytes = options->memory_cap_bytes,
+        .weights = {.time = request.weight_time,
+                    .memory = request.weight_memory,
+                    .energy = request.weight_energy,
+                    .raw = options->raw_weights},
+        .pins = &pins,
+        .time_limit_s = options->time_limit_s,
+        .top = options->top > 0 ? options->top : CLUSTER_TOP,
+        .json = options->json,
+    };
+    return plan_for_cluster(&cluster, err);
+}
+
+/* Which answers exclude each other, and which options belong to one of them. */
+static enum status check_answers(const struct plan_options *options,
+                                 const struct positionals *positionals, struct error *err)
+{
+    int answers =
+        options->explain + options->compare + (options->top > 0) + (options->pareto != NULL);
+    if (answers > 1)
+        return error_set(err, STATUS_USAGE,
+                         "--explain, --top, --pareto and --compare are different questions; ask "
+                         "one at a time");
+    if (options->compare && positionals->count != 2)
+        return error_set(err, STATUS_USAGE,
+                         "option --compare: expected two plan files, found %zu: temper plan "
+                         "--compare A.json B.json",
+                         positionals->count);
+    if (options->handover.wanted && answers > options->explain)
+        return error_set(err, STATUS_USAGE,
+                         "--export hands over one plan; it does not go with --top, --pareto and "
+                         "--compare");
+    if (!options->compare && positionals->count > options->handover.wanted)
+        return error_set(err, STATUS_USAGE,
+                         "unexpected argument '%s'; plan files go with --compare A.json B.json",
+                         positionals->values[0]);
+    bool is_other = options->explain || options->compare || options->pareto != NULL ||
+                    options->handover.wanted || options->output != NULL;
+    if (options->cluster != NULL && is_other)
+        return error_set(err, STATUS_USAGE,
+                         "--cluster prints layouts for another machine's launch scripts: it goes "
+                         "with --top and --json, not with --explain, --pareto, --compare, --export "
+                         "or -o");
+    if (options->pareto == NULL && (options->csv != NULL || options->svg != NULL))
+        return error_set(err, STATUS_USAGE, "option --%s goes with --pareto AXES",
+                         options->csv != NULL ? "csv" : "svg");
+    return STATUS_OK;
+}
+
 static enum status run(int argc, char **argv, struct error *err)
 {
     struct plan_options options = {0};
     struct positionals positionals = {0};
     struct store *store = NULL;
     TRY(options_parse(&spec, argc, argv, &options, &positionals, err));
+    TRY(export_request_parse(&options.handover, options.export_to, err));
+    TRY(check_answers(&options, &positionals, err));
+    if (options.handover.wanted && positionals.count == 1) {
+        struct export_source source = {positionals.values[0], options.store, options.host,
+                                       options.json};
+        return plan_export_file(&options.handover, &source, err);
+    }
+    if (options.compare)
+        return plan_compare(positionals.values[0], positionals.values[1], options.json, err);
     if (options.global_batch == 0)
         return error_set(err, STATUS_USAGE,
                          "--global-batch is missing: how many sequences is one training step?");
+    if (options.cluster != NULL)
+        return plan_on_cluster(&options, err);
     TRY(store_open(&store, options.store, STORE_READ, err));
     enum status status = plan_from_store(&options, store, err);
     store_close(store);

@@ -7,7 +7,7 @@
 #include "executor/agree.h"
 #include "executor/comm/comm.h"
 #include "executor/ops/device.h"
-#include "ir/machine.h"
+#include "ir/cluster.h"
 #include "profiler/profiler.h"
 #include "store/store.h"
 
@@ -34,7 +34,7 @@ struct profile_options {
     double budget_s;
     double relative_error;
     uint64_t memory_limit_bytes;
-    const char *machine;
+    const char *cluster;
     double idle_watts, active_watts;
     bool json;
 };
@@ -90,11 +90,11 @@ static const struct option_spec effort_rows[] = {
      .doc = "most memory of one rank while measuring (80 % of the host's, shared by its ranks)"},
 };
 static const struct option_spec energy_rows[] = {
-    {.name = "machine",
+    {.name = "cluster",
      .type = OPTION_STRING,
-     .offset = offsetof(struct profile_options, machine),
+     .offset = offsetof(struct profile_options, cluster),
      .metavar = "FILE",
-     .doc = "cluster JSON with the power of a node, for hosts without energy counters"},
+     .doc = "cluster file with the power of this node, for hosts without energy counters"},
     {.name = "idle-watts",
      .type = OPTION_REAL,
      .offset = offsetof(struct profile_options, idle_watts),
@@ -154,6 +154,23 @@ static enum status parse_precisions(const char *text, bool wanted[PRECISION_COUN
     return STATUS_OK;
 }
 
+/* Of a node of the cluster's first group. */
+static enum status read_cluster_power(const char *source, struct power_model *power,
+                                      struct error *err)
+{
+    struct cluster cluster;
+    TRY(cluster_load(&cluster, source, err));
+    const struct node_group *group = &cluster.groups[0];
+    if (group->device.peak_w <= 0)
+        return error_set(err, STATUS_INVALID,
+                         "%s: key 'groups[0].device.peak_w': missing; --cluster takes a node's "
+                         "power from it",
+                         source);
+    double devices = (double)group->node_devices;
+    *power = (struct power_model){devices * group->device.idle_w, devices * group->device.peak_w};
+    return STATUS_OK;
+}
+
 static enum status read_power(const struct profile_options *options, struct power_model *power,
                               struct error *err)
 {
@@ -164,12 +181,9 @@ static enum status read_power(const struct profile_options *options, struct powe
     if (power->idle_watts > power->active_watts)
         return error_set(err, STATUS_USAGE, "--idle-watts %g is above --active-watts %g",
                          power->idle_watts, power->active_watts);
-    if (power->active_watts >= 0 || options->machine == NULL)
+    if (power->active_watts >= 0 || options->cluster == NULL)
         return STATUS_OK;
-    struct machine machine;
-    TRY(machine_load(&machine, options->machine, err));
-    *power = machine.groups[0].power;
-    return STATUS_OK;
+    return read_cluster_power(options->cluster, power, err);
 }
 
 /* Small models are measured in seconds; large ones get what the published target allows. */

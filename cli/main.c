@@ -4,7 +4,8 @@
 #include <string.h>
 
 static const struct command *const commands[] = {
-    &command_model, &command_profile, &command_plan, &command_run, &command_report, &command_sample,
+    &command_model,  &command_profile, &command_plan,     &command_run,
+    &command_report, &command_sample,  &command_validate,
 };
 
 static int exit_code_of(enum status status)

@@ -14,6 +14,7 @@
 #include "base/reporter.h"
 #include "costmodel/profile.h"
 #include "ir/plan.h"
+#include "planner/shape_pattern.h"
 
 /* What the user fixed; zero or false: free. */
 struct pins {
@@ -54,8 +55,11 @@ struct planner_request {
     bool raw_weights;
     struct pins pins;
     const char *pins_text; /* as given, for the record; NULL: none */
-    double gap_target;     /* stop when the gap is at most this; 0: prove the optimum */
-    double time_limit_s;   /* 0: none */
+    /* [excluded_count], families of plans that are left out of the space; borrowed. */
+    const struct shape_pattern *excluded;
+    size_t excluded_count;
+    double gap_target;   /* stop when the gap is at most this; 0: prove the optimum */
+    double time_limit_s; /* 0: none */
     const volatile int
         *stop; /* becomes non-zero when the user wants the best so far; may be NULL */
     struct reporter reporter;

@@ -35,6 +35,28 @@ static enum status push_shape(struct space *space, const struct shape *shape, st
     return STATUS_OK;
 }
 
+static bool is_excluded(const struct space *space, const struct mesh *mesh, enum schedule schedule,
+                        int virtual_stages)
+{
+    const struct planner_request *request = space->request;
+    const struct shape_pattern shape = {
+        .ranks = mesh->placement.ranks,
+        .threads = mesh->placement.threads,
+        .pipeline = mesh->pipeline,
+        .data_parallel = mesh->data_parallel,
+        .tensor_parallel = mesh->tensor_parallel,
+        .virtual_stages = virtual_stages,
+        .micro_batch = mesh->micro_batch,
+        .has_schedule = true,
+        .schedule = schedule,
+    };
+    for (size_t i = 0; i < request->excluded_count; i++) {
+        if (shape_pattern_has(&request->excluded[i], &shape))
+            return true;
+    }
+    return false;
+}
+
 static bool schedule_is_possible(const struct space *space, const struct mesh *mesh,
                                  enum schedule schedule, int virtual_stages)
 {
@@ -45,6 +67,8 @@ static bool schedule_is_possible(const struct space *space, const struct mesh *m
     if (pins->schedule_fixed ? pins->schedule != schedule : schedule == SCHEDULE_GPIPE)
         return false;
     if (pins->virtual_stages > 0 && pins->virtual_stages != virtual_stages)
+        return false;
+    if (is_excluded(space, mesh, schedule, virtual_stages))
         return false;
     if (mesh->pipeline == 1)
         return schedule == SCHEDULE_1F1B && virtual_stages == 1;

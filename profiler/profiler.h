@@ -6,12 +6,17 @@
 #include "base/reporter.h"
 #include "executor/comm/comm.h"
 #include "executor/ops/device.h"
-#include "ir/machine.h"
 #include "ir/model.h"
 #include "store/store.h"
 #include <stdbool.h>
 
 enum { PROFILE_MICRO_BATCHES_MAX = 16 };
+
+/* Power of one whole node, watts. Below zero: not given. */
+struct power_model {
+    double idle_watts;
+    double active_watts;
+};
 
 struct profile_request {
     const struct model *model;

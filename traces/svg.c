@@ -10,20 +10,25 @@ struct unit {
     const char *name;
 };
 
+enum { UNITS_MAX = 7 };
+
+/* By enum axis_unit, ascending; those without a name have no units. */
+static const struct unit axis_units[][UNITS_MAX] = {
+    [AXIS_PLAIN] = {{1, NULL}},
+    [AXIS_STEPS] = {{1, NULL}},
+    [AXIS_SECONDS] = {{1e-9, "ns"}, {1e-6, "us"}, {1e-3, "ms"}, {1, "s"}},
+    [AXIS_BYTES] =
+        {{1, "B"}, {1024.0, "KiB"}, {1048576.0, "MiB"}, {1073741824.0, "GiB"}, {0x1p40, "TiB"}},
+    [AXIS_JOULES] = {{1e-6, "uJ"}, {1e-3, "mJ"}, {1, "J"}, {1e3, "kJ"}, {1e6, "MJ"}},
+};
+
 /* The largest unit that the axis's end fills at least once. */
 static struct unit axis_scale(const struct axis *axis)
 {
-    static const struct unit seconds[] = {{1e-9, "ns"}, {1e-6, "us"}, {1e-3, "ms"}, {1, "s"}};
-    static const struct unit bytes[] = {
-        {1, "B"}, {1024.0, "KiB"}, {1048576.0, "MiB"}, {1073741824.0, "GiB"}, {0x1p40, "TiB"}};
-    const struct unit *units = axis->unit == AXIS_SECONDS ? seconds : bytes;
-    size_t count = axis->unit == AXIS_SECONDS ? sizeof(seconds) / sizeof(seconds[0])
-                                              : sizeof(bytes) / sizeof(bytes[0]);
-    if (axis->unit == AXIS_PLAIN || axis->unit == AXIS_STEPS)
-        return (struct unit){1, NULL};
+    const struct unit *units = axis_units[axis->unit];
     double end = fmax(fabs(axis->low), fabs(axis->high));
     size_t best = 0;
-    for (size_t i = 1; i < count; i++)
+    for (size_t i = 1; i < UNITS_MAX && units[i].name; i++)
         if (end >= units[i].size)
             best = i;
     return units[best];
@@ -118,15 +123,9 @@ static void draw_ticks(const struct plot *plot, bool is_x)
     }
 }
 
-void plot_begin(const struct plot *plot, const char *name)
+void plot_axes(const struct plot *plot)
 {
     struct text *out = plot->out;
-    text_printf(out,
-                "<div class=\"plot\"><svg width=\"100%%\" height=\"%d\" role=\"img\" "
-                "aria-label=\"",
-                plot->height_px);
-    text_append_html(out, name);
-    text_append(out, "\">\n");
     if (plot->y.title) {
         draw_ticks(plot, false);
         text_append(out, "<text class=\"title\" x=\"-52\" y=\"-14\">");
@@ -140,6 +139,18 @@ void plot_begin(const struct plot *plot, const char *name)
                 plot->height_px, plot->height_px, plot->height_px + 36);
     axis_title(&plot->x, out);
     text_append(out, "</text>\n");
+}
+
+void plot_begin(const struct plot *plot, const char *name)
+{
+    struct text *out = plot->out;
+    text_printf(out,
+                "<div class=\"plot\"><svg width=\"100%%\" height=\"%d\" role=\"img\" "
+                "aria-label=\"",
+                plot->height_px);
+    text_append_html(out, name);
+    text_append(out, "\">\n");
+    plot_axes(plot);
 }
 
 void plot_end(const struct plot *plot)

@@ -11,7 +11,7 @@
 
 /* How an axis divides and writes its values; all but AXIS_PLAIN choose one unit for the whole axis.
  */
-enum axis_unit { AXIS_PLAIN, AXIS_STEPS, AXIS_SECONDS, AXIS_BYTES };
+enum axis_unit { AXIS_PLAIN, AXIS_STEPS, AXIS_SECONDS, AXIS_BYTES, AXIS_JOULES };
 
 struct axis {
     double low, high; /* low < high: see axis_fit */
@@ -33,7 +33,9 @@ void axis_title(const struct axis *axis, struct text *out);
 double plot_x(const struct plot *plot, double x); /* percent of the width */
 double plot_y(const struct plot *plot, double y); /* pixels from the top */
 
-/* Grid, labels and titles. `name` is what a screen reader says. */
+/* Grid, labels and titles alone, for an SVG element of the caller's. */
+void plot_axes(const struct plot *plot);
+/* The same in an element of their own. `name` is what a screen reader says. */
 void plot_begin(const struct plot *plot, const char *name);
 void plot_end(const struct plot *plot);
 

@@ -50,7 +50,7 @@ struct command_spec {
     size_t positional_minimum, positional_maximum;
 };
 
-enum { POSITIONALS_MAX = 4 };
+enum { POSITIONALS_MAX = 32 };
 
 struct positionals {
     const char *values[POSITIONALS_MAX];

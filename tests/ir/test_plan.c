@@ -373,7 +373,7 @@ static void test_plan__hostile_texts_name_the_key(void **state)
     static const struct {
         const char *old, *by, *part;
     } cases[] = {
-        {"temper-plan", "temper-machine", "'format'"},
+        {"temper-plan", "temper-cluster", "'format'"},
         {"\"format\": \"temper-plan\",", "", "'format'"},
         {"\"version\": 2", "\"version\": 3", "newer"},
         {"\"version\": 2", "\"version\": 0", "'version'"},
