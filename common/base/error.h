@@ -30,7 +30,8 @@ struct error {
     char message[ERROR_MESSAGE_BYTES];
 };
 
-/* Fill `err`, as one that nobody else knows of, and return `status`, so that `return error_set(...)` reads as one act. */
+/* Fill `err`, as one that nobody else knows of, and return `status`, so that `return
+ * error_set(...)` reads as one act. */
 enum status error_set(struct error *err, enum status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
