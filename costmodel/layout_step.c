@@ -23,7 +23,8 @@ static void share_blocks(const struct model *model, const struct layout *layout,
 {
     int64_t blocks = model->blocks, p = layout->pipeline;
     bool tables_count = blocks % p != 0 && (blocks + 2) % p == 0;
-    double middle = tables_count ? (double)((blocks + 2) / p) : ceil((double)blocks / (double)p);
+    int64_t most = tables_count ? (blocks + 2) / p : (blocks + p - 1) / p;
+    double middle = (double)most;
     double ends = tables_count ? middle - 1 : middle;
 
     if (p == 1) {

@@ -10,8 +10,8 @@ static const double contention_share = 0.1;
 /* How many members of the group stand in a domain of so many neighbours, at least one. */
 static double members_in(struct tier_group of, int64_t devices)
 {
-    double members = (double)(devices / of.apart);
-    return fmin(fmax(members, 1), (double)of.ways);
+    int64_t members = devices / of.apart;
+    return fmin(fmax((double)members, 1), (double)of.ways);
 }
 
 /* A ring enters and leaves a domain once, over the links of all its members that are in there: each

@@ -99,7 +99,8 @@ static enum status each_recompute(struct enumeration *all, struct error *err)
 static enum status each_sharding(struct enumeration *all, struct error *err)
 {
     const struct layout_pins *pins = &all->request->pins;
-    for (int sequence = 0; sequence <= (all->trial.tensor > 1); sequence++) {
+    int sequences = all->trial.tensor > 1 ? 2 : 1;
+    for (int sequence = 0; sequence < sequences; sequence++) {
         for (int zero = 0; zero <= 3; zero++) {
             bool has_nobody = zero > 0 && all->trial.data * all->trial.context == 1;
             if (!allows_choice(pins->sequence_parallel, sequence) ||

@@ -127,9 +127,10 @@ static void draw_ticks(const struct plot *plot, const struct measure *measure)
     double decades = plot->x.high - plot->x.low;
     size_t part_count = decades > 3.2 ? 1 : decades > 1.1 ? 3 : sizeof(parts) / sizeof(parts[0]);
     int drawn = 0;
-    for (double decade = floor(plot->x.low); decade <= plot->x.high; decade++) {
+    int last = (int)floor(plot->x.high);
+    for (int decade = (int)floor(plot->x.low); decade <= last; decade++) {
         for (size_t i = 0; i < part_count && drawn < TICKS_MAX; i++) {
-            double value = parts[i] * pow(10, decade);
+            double value = parts[i] * pow(10, (double)decade);
             if (log10(value) < plot->x.low || log10(value) > plot->x.high)
                 continue;
             draw_tick(plot, measure, value);

@@ -44,7 +44,8 @@ static enum status check_reals(const struct field_table *table, const void *obje
         const struct field *row = &table->rows[i];
         if (row->type != FIELD_REAL)
             continue;
-        double value = *(const double *)((const char *)object + row->offset);
+        double value;
+        memcpy(&value, (const char *)object + row->offset, sizeof(value));
         if (isnan(value) && but != NULL && strcmp(but, row->key) == 0)
             continue;
         if (!(isfinite(value) && value >= 0.0))
