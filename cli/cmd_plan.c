@@ -431,8 +431,10 @@ static enum status plan_on_cluster(const struct plan_options *options, struct er
         .pins = &pins,
         .time_limit_s = options->time_limit_s,
         .top = options->top > 0 ? options->top : CLUSTER_TOP,
+        .handover = &options->handover,
         .json = options->json,
     };
+    TRY(export_request_check(&options->handover, &model, err));
     return plan_for_cluster(&cluster, err);
 }
 
@@ -451,7 +453,8 @@ static enum status check_answers(const struct plan_options *options,
                          "option --compare: expected two plan files, found %zu: temper plan "
                          "--compare A.json B.json",
                          positionals->count);
-    if (options->handover.wanted && answers > options->explain)
+    bool is_one = options->cluster != NULL || answers == options->explain;
+    if (options->handover.wanted && !is_one)
         return error_set(err, STATUS_USAGE,
                          "--export hands over one plan; it does not go with --top, --pareto and "
                          "--compare");
@@ -459,12 +462,12 @@ static enum status check_answers(const struct plan_options *options,
         return error_set(err, STATUS_USAGE,
                          "unexpected argument '%s'; plan files go with --compare A.json B.json",
                          positionals->values[0]);
-    bool is_other = options->explain || options->compare || options->pareto != NULL ||
-                    options->handover.wanted || options->output != NULL;
+    bool is_other =
+        options->explain || options->compare || options->pareto != NULL || options->output != NULL;
     if (options->cluster != NULL && is_other)
         return error_set(err, STATUS_USAGE,
                          "--cluster prints layouts for another machine's launch scripts: it goes "
-                         "with --top and --json, not with --explain, --pareto, --compare, --export "
+                         "with --top, --export and --json, not with --explain, --pareto, --compare "
                          "or -o");
     if (options->pareto == NULL && (options->csv != NULL || options->svg != NULL))
         return error_set(err, STATUS_USAGE, "option --%s goes with --pareto AXES",

@@ -109,6 +109,17 @@ static void print_row(const struct priced_layout *row, double objective, double 
            format_bytes(row->memory_bytes, memory), 100 * (objective / best - 1));
 }
 
+/* What the user's figures make of the energy and the hours. */
+static void print_costs(const struct cluster *cluster, const struct layout_prediction *prediction)
+{
+    if (prediction->price.provenance != PROVENANCE_ABSENT)
+        printf("  %-24s %12.4g %s\n", "price of a step", prediction->price.value,
+               cluster->currency);
+    if (prediction->carbon_g.provenance != PROVENANCE_ABSENT)
+        printf("  %-24s %12.4g g CO2e (intensity of %s)\n", "carbon of a step",
+               prediction->carbon_g.value, cluster->carbon_date);
+}
+
 static void print_terms(const struct layout_prediction *prediction)
 {
     char text[UNIT_TEXT_BYTES];
@@ -148,12 +159,21 @@ static void print_answer(const struct cluster_plan_options *options, const struc
     for (size_t i = 0; i < shown; i++)
         print_row(&list->rows[i], objectives[i], objectives[0]);
     print_terms(best);
+    print_costs(cluster, best);
     printf("  %-24s %12s tokens/s, MFU %.1f %%\n\n", "throughput",
            format_count((double)tokens / best->time_s.value, rate), 100 * best->mfu);
     printf("%llu layouts priced, %zu fit: the first is the best %s\n",
            (unsigned long long)list->considered, list->count,
            list->is_whole ? "of all that are the same for every layer"
                           : "so far; the search was stopped");
+}
+
+static void write_quantity(const char *key, const struct quantity *quantity, struct jout *out)
+{
+    if (quantity->provenance == PROVENANCE_ABSENT)
+        jout_null(out, key);
+    else
+        jout_real(out, key, quantity->value);
 }
 
 static void write_layout(const struct priced_layout *row, double objective, struct jout *out)
@@ -180,7 +200,7 @@ static void write_layout(const struct priced_layout *row, double objective, stru
 static enum status write_answer(const struct cluster_plan_options *options,
                                 const struct cluster *cluster, const struct layout_list *list,
                                 const double *objectives, const struct layout_prediction *best,
-                                struct error *err)
+                                const struct exported *exported, struct error *err)
 {
     size_t shown = list->count < (size_t)options->top ? list->count : (size_t)options->top;
     struct jout *out = jout_new();
@@ -193,27 +213,59 @@ static enum status write_answer(const struct cluster_plan_options *options,
     jout_real(out, "time_s", best->time_s.value);
     jout_real(out, "memory_bytes", best->memory_bytes.value);
     jout_real(out, "mfu", best->mfu);
+    write_quantity("price", &best->price, out);
+    write_quantity("carbon_g", &best->carbon_g, out);
     jout_begin_array(out, "layouts");
     for (size_t i = 0; i < shown; i++)
         write_layout(&list->rows[i], objectives[i], out);
     jout_end(out);
+    if (exported != NULL)
+        exported_json(exported, out);
     return console_json(out, err);
+}
+
+static enum status print_export(const struct exported *exported, struct error *err)
+{
+    struct text text = {0};
+    exported_text(exported, &text);
+    enum status status = text_check(&text, err);
+    if (status == STATUS_OK)
+        printf("\n%s", text.data);
+    text_free(&text);
+    return status;
+}
+
+static enum status tell_best(const struct cluster_plan_options *options,
+                             const struct cluster *cluster, const struct layout_list *list,
+                             const double *objectives, struct error *err)
+{
+    struct layout_prediction best;
+    struct exported exported;
+    const struct layout *layout = &list->rows[0].layout;
+    TRY(layout_predict(cluster, options->model, layout, &best, err));
+    if (!options->handover->wanted && options->json)
+        return write_answer(options, cluster, list, objectives, &best, NULL, err);
+    if (!options->json)
+        print_answer(options, cluster, list, objectives, &best);
+    if (!options->handover->wanted)
+        return STATUS_OK;
+    TRY(layout_export(options->handover, options->model, layout, &exported, err));
+    enum status status =
+        options->json ? write_answer(options, cluster, list, objectives, &best, &exported, err)
+                      : print_export(&exported, err);
+    exported_free(&exported);
+    return status;
 }
 
 static enum status tell(const struct cluster_plan_options *options, const struct cluster *cluster,
                         struct layout_list *list, struct error *err)
 {
-    struct layout_prediction best;
     double *objectives = calloc(list->count, sizeof(*objectives));
     if (objectives == NULL)
         return error_memory(err, list->count * sizeof(*objectives), "the layouts");
     enum status status = layouts_rank(list, &options->weights, objectives, err);
     if (status == STATUS_OK)
-        status = layout_predict(cluster, options->model, &list->rows[0].layout, &best, err);
-    if (status == STATUS_OK && options->json)
-        status = write_answer(options, cluster, list, objectives, &best, err);
-    else if (status == STATUS_OK)
-        print_answer(options, cluster, list, objectives, &best);
+        status = tell_best(options, cluster, list, objectives, err);
     free(objectives);
     return status;
 }

@@ -2,6 +2,7 @@
 #ifndef TEMPER_CLI_PLAN_CLUSTER_H
 #define TEMPER_CLI_PLAN_CLUSTER_H
 
+#include "cli/plan_export.h"
 #include "planner/layouts.h"
 #include "planner/planner.h"
 
@@ -15,7 +16,8 @@ struct cluster_plan_options {
     struct layout_weights weights;
     const struct pins *pins; /* of all layers alike; those of single kinds are refused */
     double time_limit_s;
-    int64_t top; /* layouts to print */
+    int64_t top;                           /* layouts to print */
+    const struct export_request *handover; /* of the best one */
     bool json;
 };
 

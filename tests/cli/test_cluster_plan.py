@@ -1,4 +1,6 @@
 """temper plan --cluster: the best layout on a cluster that is not at hand."""
+import json
+
 from harness import Test, main
 
 PLAN = ("plan", "--model", "llama-3-8b", "--seq-length", "4096", "--global-batch", "64")
@@ -42,6 +44,28 @@ class ClusterPlan(Test):
                          (4, 2, 1))
         self.assertEqual(layout["recompute"], "full")
         self.assertTrue(layout["sequence_parallel"])
+
+    def test_export(self):
+        said = self.done(*PLAN, "--cluster", "h100x16", "--pin", "tp=4,pp=2,micro-batch=1",
+                         "--export", "megatron").stdout
+        for words in ("--tensor-model-parallel-size 4", "--pipeline-model-parallel-size 2",
+                      "--micro-batch-size 1", "--global-batch-size 64"):
+            self.assertIn(words, said)
+        answer = self.json(*PLAN, "--cluster", "h100x16", "--export", "megatron")
+        self.assertIn("export", answer)
+
+    def test_price_and_carbon(self):
+        (self.folder / "ours.json").write_text(json.dumps({
+            "format": "temper-cluster", "version": 1, "name": "ours", "currency": "EUR",
+            "carbon_g_kwh": 100, "carbon_date": "2026-01-01",
+            "groups": [{"like": "h100", "nodes": 2, "device": {"price_hour": 3.6}}]}))
+        answer = self.json(*PLAN, "--cluster", "ours.json")
+        hours = 16 * answer["time_s"] / 3600
+        self.assertAlmostEqual(answer["price"], 3.6 * hours, delta=1e-6 * answer["price"])
+        joules = answer["layouts"][0]["energy_j"]
+        self.assertAlmostEqual(answer["carbon_g"], joules / 3.6e6 * 100,
+                               delta=1e-6 * answer["carbon_g"])
+        self.assertIsNone(self.json(*PLAN, "--cluster", "h100x16")["price"])
 
     def test_refusals(self):
         self.refused(1, ["h100x1024"], *PLAN, "--cluster", "h1000x8")
