@@ -431,6 +431,8 @@ static enum status plan_on_cluster(const struct plan_options *options, struct er
         .pins = &pins,
         .time_limit_s = options->time_limit_s,
         .top = options->top > 0 ? options->top : CLUSTER_TOP,
+        .pareto = options->pareto,
+        .csv = options->csv,
         .handover = &options->handover,
         .json = options->json,
     };
@@ -463,12 +465,12 @@ static enum status check_answers(const struct plan_options *options,
                          "unexpected argument '%s'; plan files go with --compare A.json B.json",
                          positionals->values[0]);
     bool is_other =
-        options->explain || options->compare || options->pareto != NULL || options->output != NULL;
+        options->explain || options->compare || options->svg != NULL || options->output != NULL;
     if (options->cluster != NULL && is_other)
         return error_set(err, STATUS_USAGE,
                          "--cluster prints layouts for another machine's launch scripts: it goes "
-                         "with --top, --export and --json, not with --explain, --pareto, --compare "
-                         "or -o");
+                         "with --top, --pareto, --csv, --export and --json, not with --explain, "
+                         "--compare, --svg or -o");
     if (options->pareto == NULL && (options->csv != NULL || options->svg != NULL))
         return error_set(err, STATUS_USAGE, "option --%s goes with --pareto AXES",
                          options->csv != NULL ? "csv" : "svg");

@@ -1,8 +1,10 @@
 #include "cli/plan_cluster.h"
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/units.h"
 #include "cli/cli.h"
+#include "cli/plan_front.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,18 +97,32 @@ static enum status make_request(const struct cluster_plan_options *options,
 
 /* ---- the answer ---- */
 
+static void print_head(const struct cluster_plan_options *options, const struct cluster *cluster)
+{
+    const struct model *model = options->model;
+    printf("%s: %lld blocks, hidden %lld, sequence %lld tokens, vocab %lld\n", model->name,
+           (long long)model->blocks, (long long)model->hidden, (long long)model->seq_length,
+           (long long)model->vocab);
+    printf("cluster %s: %lld x %s; %s, %s; global batch %lld\n\n", cluster->name,
+           (long long)cluster_devices(cluster), cluster->groups[0].device.name, options->framework,
+           options->arithmetic, (long long)options->global_batch);
+    printf("%4s %4s %4s %4s %3s %5s %4s %5s %6s  %-9s %12s %12s %12s %9s\n", "dp", "tp", "pp", "cp",
+           "v", "sp", "zero", "mb", "count", "recompute", "time", "memory", "energy", "");
+}
+
 /* A whole layout in one line of launch-script words. */
 static void print_row(const struct priced_layout *row, double objective, double best)
 {
     const struct layout *layout = &row->layout;
-    char time[UNIT_TEXT_BYTES], memory[UNIT_TEXT_BYTES];
-    printf("%4lld %4lld %4lld %4lld %3lld %5s %4d %5lld %6lld  %-9s %12s %12s %+7.1f %%\n",
+    char time[UNIT_TEXT_BYTES], memory[UNIT_TEXT_BYTES], energy[UNIT_TEXT_BYTES];
+    printf("%4lld %4lld %4lld %4lld %3lld %5s %4d %5lld %6lld  %-9s %12s %12s %12s %+7.1f %%\n",
            (long long)layout->data, (long long)layout->tensor, (long long)layout->pipeline,
            (long long)layout->context, (long long)layout->virtual_stages,
            layout->sequence_parallel ? "on" : "off", layout->zero_stage,
            (long long)layout->micro_batch, (long long)layout_micro_batches(layout),
            recompute_name(layout->recompute), format_seconds(row->time_s, time),
-           format_bytes(row->memory_bytes, memory), 100 * (objective / best - 1));
+           format_bytes(row->memory_bytes, memory), format_joules(row->energy_j, energy),
+           100 * (objective / best - 1));
 }
 
 /* What the user's figures make of the energy and the hours. */
@@ -143,19 +159,10 @@ static void print_answer(const struct cluster_plan_options *options, const struc
                          const struct layout_list *list, const double *objectives,
                          const struct layout_prediction *best)
 {
-    const struct model *model = options->model;
-    const struct device_type *device = &cluster->groups[0].device;
-    int64_t tokens = options->global_batch * model->seq_length;
+    int64_t tokens = options->global_batch * options->model->seq_length;
     size_t shown = list->count < (size_t)options->top ? list->count : (size_t)options->top;
     char rate[UNIT_TEXT_BYTES];
-    printf("%s: %lld blocks, hidden %lld, sequence %lld tokens, vocab %lld\n", model->name,
-           (long long)model->blocks, (long long)model->hidden, (long long)model->seq_length,
-           (long long)model->vocab);
-    printf("cluster %s: %lld x %s; %s, %s; global batch %lld\n\n", cluster->name,
-           (long long)cluster_devices(cluster), device->name, options->framework,
-           options->arithmetic, (long long)options->global_batch);
-    printf("%4s %4s %4s %4s %3s %5s %4s %5s %6s  %-9s %12s %12s %9s\n", "dp", "tp", "pp", "cp", "v",
-           "sp", "zero", "mb", "count", "recompute", "time", "memory", "");
+    print_head(options, cluster);
     for (size_t i = 0; i < shown; i++)
         print_row(&list->rows[i], objectives[i], objectives[0]);
     print_terms(best);
@@ -270,6 +277,66 @@ static enum status tell(const struct cluster_plan_options *options, const struct
     return status;
 }
 
+/* ---- the front ---- */
+
+static enum status write_csv(const struct layout_list *list, const char *path, struct error *err)
+{
+    struct text out = {0};
+    text_append(&out, "data_parallel,tensor_parallel,pipeline,context_parallel,virtual_stages,"
+                      "sequence_parallel,zero_stage,micro_batch,micro_batches,recompute,time_s,"
+                      "memory_bytes,energy_j\n");
+    for (size_t i = 0; i < list->count; i++) {
+        const struct priced_layout *row = &list->rows[i];
+        const struct layout *layout = &row->layout;
+        text_printf(&out, "%lld,%lld,%lld,%lld,%lld,%d,%d,%lld,%lld,%s,%.17g,%.17g,%.17g\n",
+                    (long long)layout->data, (long long)layout->tensor, (long long)layout->pipeline,
+                    (long long)layout->context, (long long)layout->virtual_stages,
+                    layout->sequence_parallel, layout->zero_stage, (long long)layout->micro_batch,
+                    (long long)layout_micro_batches(layout), recompute_name(layout->recompute),
+                    row->time_s, row->memory_bytes, row->energy_j);
+    }
+    enum status status = text_check(&out, err);
+    if (status == STATUS_OK)
+        status = file_write(path, out.data, out.bytes, err);
+    text_free(&out);
+    return status;
+}
+
+static enum status write_front(const struct cluster *cluster, const struct layout_list *list,
+                               struct error *err)
+{
+    struct jout *out = jout_new();
+    jout_string(out, "cluster", cluster->name);
+    jout_int(out, "considered", (int64_t)list->considered);
+    jout_bool(out, "whole", list->is_whole);
+    jout_begin_array(out, "layouts");
+    for (size_t i = 0; i < list->count; i++)
+        write_layout(&list->rows[i], NAN, out);
+    jout_end(out);
+    return console_json(out, err);
+}
+
+static enum status tell_front(const struct cluster_plan_options *options,
+                              const struct cluster *cluster, struct layout_list *list,
+                              struct error *err)
+{
+    unsigned axes;
+    TRY(front_axes_parse(options->pareto, &axes, err));
+    layouts_keep_front(list, axes);
+    if (options->csv != NULL)
+        TRY(write_csv(list, options->csv, err));
+    if (options->json)
+        return write_front(cluster, list, err);
+    print_head(options, cluster);
+    double fastest_s = list->rows[0].time_s;
+    for (size_t i = 0; i < list->count; i++)
+        print_row(&list->rows[i], list->rows[i].time_s, fastest_s);
+    printf("\n%zu layouts of %llu priced: those that no other is better than in %s%s\n",
+           list->count, (unsigned long long)list->considered, options->pareto,
+           list->is_whole ? "" : ", so far; the search was stopped");
+    return STATUS_OK;
+}
+
 static enum status refuse_all(const struct cluster *cluster, const struct layouts_request *request,
                               const struct layout_list *list, struct error *err)
 {
@@ -304,8 +371,12 @@ enum status plan_for_cluster(const struct cluster_plan_options *options, struct 
     enum status status = layouts_price(&request, &list, err);
     console_progress_end();
     TRY(status);
-    status = list.count > 0 ? tell(options, &cluster, &list, err)
-                            : refuse_all(&cluster, &request, &list, err);
+    if (list.count == 0)
+        status = refuse_all(&cluster, &request, &list, err);
+    else if (options->pareto != NULL)
+        status = tell_front(options, &cluster, &list, err);
+    else
+        status = tell(options, &cluster, &list, err);
     layouts_free(&list);
     return status;
 }

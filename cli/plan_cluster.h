@@ -17,6 +17,8 @@ struct cluster_plan_options {
     const struct pins *pins; /* of all layers alike; those of single kinds are refused */
     double time_limit_s;
     int64_t top;                           /* layouts to print */
+    const char *pareto;                    /* axes of the front to print instead; NULL: none */
+    const char *csv;                       /* file for the front; NULL: none */
     const struct export_request *handover; /* of the best one */
     bool json;
 };

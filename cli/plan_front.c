@@ -31,7 +31,7 @@ static enum status refuse_axes(const char *text, struct error *err)
                      text);
 }
 
-static enum status parse_axes(const char *text, unsigned *out, struct error *err)
+enum status front_axes_parse(const char *text, unsigned *out, struct error *err)
 {
     const char *at = text;
     *out = 0;
@@ -337,7 +337,7 @@ enum status plan_front(const struct planner_request *request,
 {
     struct front_request asked = {.search = *request, .points_most = options->points_most};
     struct front front = {0};
-    TRY(parse_axes(options->axes, &asked.axes, err));
+    TRY(front_axes_parse(options->axes, &asked.axes, err));
     enum status status = front_find(&asked, &front, err);
     console_progress_end();
     if (status == STATUS_INFEASIBLE)

@@ -274,3 +274,62 @@ enum status layouts_rank(struct layout_list *list, const struct layout_weights *
     free(ranked);
     return STATUS_OK;
 }
+
+/* ---- the front ---- */
+
+static int compare_numbers(double a, double b)
+{
+    return (a > b) - (a < b);
+}
+
+static int compare_rows(const void *a, const void *b)
+{
+    const struct priced_layout *x = a, *y = b;
+    int order = compare_numbers(x->time_s, y->time_s);
+    if (order == 0)
+        order = compare_numbers(x->memory_bytes, y->memory_bytes);
+    return order != 0 ? order : compare_numbers(x->energy_j, y->energy_j);
+}
+
+/* At least as good in every axis. */
+static bool covers(const struct priced_layout *a, const struct priced_layout *b, unsigned axes)
+{
+    return (!(axes & FRONT_TIME) || a->time_s <= b->time_s) &&
+           (!(axes & FRONT_MEMORY) || a->memory_bytes <= b->memory_bytes) &&
+           (!(axes & FRONT_ENERGY) || a->energy_j <= b->energy_j);
+}
+
+static bool is_covered(const struct layout_list *list, size_t kept, const struct priced_layout *row,
+                       unsigned axes)
+{
+    for (size_t i = 0; i < kept; i++)
+        if (covers(&list->rows[i], row, axes))
+            return true;
+    return false;
+}
+
+/* Without time as an axis a later row may cover one that was kept. */
+static size_t drop_covered(struct layout_list *list, size_t kept, const struct priced_layout *row,
+                           unsigned axes)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < kept; i++)
+        if (!covers(row, &list->rows[i], axes))
+            list->rows[left++] = list->rows[i];
+    return left;
+}
+
+void layouts_keep_front(struct layout_list *list, unsigned axes)
+{
+    size_t kept = 0;
+    if (list->count > 0)
+        qsort(list->rows, list->count, sizeof(*list->rows), compare_rows);
+    for (size_t i = 0; i < list->count; i++) {
+        const struct priced_layout row = list->rows[i];
+        if (is_covered(list, kept, &row, axes))
+            continue;
+        kept = drop_covered(list, kept, &row, axes);
+        list->rows[kept++] = row;
+    }
+    list->count = kept;
+}

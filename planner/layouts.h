@@ -5,6 +5,7 @@
 
 #include "base/reporter.h"
 #include "costmodel/layout_cost.h"
+#include "planner/front.h"
 #include "planner/limits.h"
 
 /* Fixed values; 0 (of `recompute` and `sequence_parallel`: below zero) is free. */
@@ -60,5 +61,10 @@ struct layout_weights {
  * first. objectives [list->count] receives the values in that order (NULL allowed). */
 enum status layouts_rank(struct layout_list *list, const struct layout_weights *weights,
                          double *objectives, struct error *err);
+
+/* Keep the rows that no other is better than in one of `axes` (of enum front_axis, at least two)
+ * without being worse in another, by rising time; of equals the first. All layouts were priced, so
+ * this is the true front. */
+void layouts_keep_front(struct layout_list *list, unsigned axes);
 
 #endif

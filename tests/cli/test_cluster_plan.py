@@ -45,6 +45,18 @@ class ClusterPlan(Test):
         self.assertEqual(layout["recompute"], "full")
         self.assertTrue(layout["sequence_parallel"])
 
+    def test_front(self):
+        front = self.json(*PLAN, "--cluster", "h100x16", "--pareto", "time,memory", "--csv",
+                          "front.csv")["layouts"]
+        best = self.json(*PLAN, "--cluster", "h100x16")
+        self.assertAlmostEqual(front[0]["time_s"], best["time_s"], delta=1e-9)
+        for one, other in zip(front, front[1:]):
+            self.assertLess(one["time_s"], other["time_s"])
+            self.assertGreater(one["memory_bytes"], other["memory_bytes"])
+        lines = (self.folder / "front.csv").read_text().splitlines()
+        self.assertEqual(len(lines), 1 + len(front))
+        self.refused(2, ["time,speed"], *PLAN, "--cluster", "h100x16", "--pareto", "time,speed")
+
     def test_export(self):
         said = self.done(*PLAN, "--cluster", "h100x16", "--pin", "tp=4,pp=2,micro-batch=1",
                          "--export", "megatron").stdout

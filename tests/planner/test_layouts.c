@@ -152,11 +152,72 @@ static void test_layouts__keep_the_cap_and_the_pins(void **state)
     layouts_free(&list);
 }
 
+static bool dominates(const struct priced_layout *a, const struct priced_layout *b, unsigned axes)
+{
+    const double a_values[] = {a->time_s, a->memory_bytes, a->energy_j};
+    const double b_values[] = {b->time_s, b->memory_bytes, b->energy_j};
+    bool is_better = false;
+    for (unsigned i = 0; i < 3; i++) {
+        if (!(axes & (1U << i)))
+            continue;
+        if (a_values[i] > b_values[i])
+            return false;
+        is_better |= a_values[i] < b_values[i];
+    }
+    return is_better;
+}
+
+/* On the front, or behind a point of it; never before one. */
+static void check_row(const struct layout_list *front, const struct priced_layout *row,
+                      unsigned axes)
+{
+    bool is_known = false;
+    for (size_t j = 0; j < front->count; j++) {
+        const struct priced_layout *point = &front->rows[j];
+        assert_false(dominates(row, point, axes));
+        is_known |= dominates(point, row, axes) ||
+                    ((!(axes & FRONT_TIME) || !(point->time_s < row->time_s)) &&
+                     (!(axes & FRONT_TIME) || !(point->time_s > row->time_s)) &&
+                     (!(axes & FRONT_MEMORY) || !(point->memory_bytes < row->memory_bytes)) &&
+                     (!(axes & FRONT_MEMORY) || !(point->memory_bytes > row->memory_bytes)) &&
+                     (!(axes & FRONT_ENERGY) || !(point->energy_j < row->energy_j)) &&
+                     (!(axes & FRONT_ENERGY) || !(point->energy_j > row->energy_j)));
+    }
+    assert_true(is_known);
+}
+
+static void test_layouts__front_is_what_nothing_dominates(void **state)
+{
+    (void)state;
+    static const unsigned choices[] = {FRONT_TIME | FRONT_MEMORY, FRONT_MEMORY | FRONT_ENERGY,
+                                       FRONT_TIME | FRONT_ENERGY,
+                                       FRONT_TIME | FRONT_MEMORY | FRONT_ENERGY};
+    struct cluster cluster;
+    struct model model = small_llama();
+    struct layout_list all, front;
+    struct error err;
+    assert_int_equal(cluster_load(&cluster, "h100x8", &err), STATUS_OK);
+    struct layouts_request request = request_of(&cluster, &model);
+    assert_int_equal(layouts_price(&request, &all, &err), STATUS_OK);
+    for (size_t c = 0; c < sizeof(choices) / sizeof(choices[0]); c++) {
+        assert_int_equal(layouts_price(&request, &front, &err), STATUS_OK);
+        layouts_keep_front(&front, choices[c]);
+        assert_true(front.count > 0 && front.count < all.count);
+        for (size_t i = 0; i < all.count; i++)
+            check_row(&front, &all.rows[i], choices[c]);
+        for (size_t j = 1; j < front.count; j++)
+            assert_true(front.rows[j - 1].time_s <= front.rows[j].time_s);
+        layouts_free(&front);
+    }
+    layouts_free(&all);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layouts__are_all_there_are),
         cmocka_unit_test(test_layouts__keep_the_cap_and_the_pins),
+        cmocka_unit_test(test_layouts__front_is_what_nothing_dominates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
