@@ -122,7 +122,7 @@ static enum status check_all_moments(const struct tensor_loader *loader, const c
 }
 
 static enum status load_moments(const char *folder, const struct checkpoint_record *record,
-                                const struct layout *layout, struct error *err)
+                                const struct memory_layout *layout, struct error *err)
 {
     struct tensor_loader loader;
     bool has_moments = false;
@@ -151,7 +151,7 @@ static enum status load_moments(const char *folder, const struct checkpoint_reco
 /* ---- the whole ---- */
 
 static enum status load_contents(const char *folder, const struct checkpoint_record *record,
-                                 const struct layout *layout, struct error *err)
+                                 const struct memory_layout *layout, struct error *err)
 {
     const struct model *model = &layout->plan->model;
     if (!model_same_weights(&record->model, model))
@@ -160,7 +160,7 @@ static enum status load_contents(const char *folder, const struct checkpoint_rec
     return layout_has_moments(layout) ? load_moments(folder, record, layout, err) : STATUS_OK;
 }
 
-enum status checkpoint_load(const char *path, const struct layout *layout, struct comm *comm,
+enum status checkpoint_load(const char *path, const struct memory_layout *layout, struct comm *comm,
                             struct training_state *state, const struct reporter *reporter,
                             struct error *err)
 {

@@ -35,15 +35,16 @@ struct training_state {
  * (>= 1). One of the same step is replaced. A full disk at any rank leaves the older ones as they
  * were and no partial one behind. While another process saves in the folder, STATUS_IO. A layout
  * without moments saves weights alone. */
-enum status checkpoint_save(const char *folder, const struct layout *layout, struct comm *comm,
-                            const struct training_state *state, int64_t keep, struct error *err);
+enum status checkpoint_save(const char *folder, const struct memory_layout *layout,
+                            struct comm *comm, const struct training_state *state, int64_t keep,
+                            struct error *err);
 
 /* Collective likewise. `path`: a checkpoint, or a folder of them (the newest whole one; a torn one
  * is passed over with a warning at rank 0 that names it). Refuses a checkpoint of another model by
  * the differing fields. Every rank reads what it holds: parameters in fp32 (whole and master copy)
  * and, where the layout has them, moments; the 16-bit copies are the caller's to make anew. On
  * failure the arrays may have been written to. */
-enum status checkpoint_load(const char *path, const struct layout *layout, struct comm *comm,
+enum status checkpoint_load(const char *path, const struct memory_layout *layout, struct comm *comm,
                             struct training_state *state, const struct reporter *reporter,
                             struct error *err);
 
@@ -57,6 +58,7 @@ enum status checkpoint_model(const char *path, struct model *model, char *resolv
  * missing tensor, another shape or a tensor of no use is an error by name; masks, rotary
  * frequencies and a tied head's copy are ignored. Into fp32 as checkpoint_load does; not
  * collective: each rank reads what it holds. On failure the parameters may have been written to. */
-enum status weights_load_hf(const char *path, const struct layout *layout, struct error *err);
+enum status weights_load_hf(const char *path, const struct memory_layout *layout,
+                            struct error *err);
 
 #endif

@@ -8,8 +8,9 @@
 /* Elements of a message: large enough for the link, small beside a tensor. */
 enum { MESSAGE_COUNT = 256 * 1024 };
 
-enum status collector_open(struct collector *out, const struct layout *layout, struct comm *comm,
-                           const struct checkpoint_split *split, struct error *err)
+enum status collector_open(struct collector *out, const struct memory_layout *layout,
+                           struct comm *comm, const struct checkpoint_split *split,
+                           struct error *err)
 {
     size_t places = (size_t)mesh_stage_ranks(layout->plan);
     uint64_t largest = 0;
@@ -127,7 +128,7 @@ static enum status receive(struct collector *collector, struct packing *packing,
 enum status collector_gather(struct collector *collector, const struct split_tensor *tensor,
                              enum tensor_array array, struct error *err)
 {
-    const struct layout *layout = collector->layout;
+    const struct memory_layout *layout = collector->layout;
     const struct plan *plan = layout->plan;
     size_t index = 0;
     assert(layout->stage == tensor->stage);

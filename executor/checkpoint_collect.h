@@ -9,7 +9,7 @@
 
 /* What a rank needs for it: one whole tensor if it writes any, and one message. */
 struct collector {
-    const struct layout *layout;
+    const struct memory_layout *layout;
     struct comm *comm;        /* of all ranks of the plan */
     struct holding *holdings; /* [ranks of the stage]: what they hold of `layer` */
     size_t layer;             /* SIZE_MAX: of none yet */
@@ -17,8 +17,9 @@ struct collector {
     float *message;
 };
 
-enum status collector_open(struct collector *out, const struct layout *layout, struct comm *comm,
-                           const struct checkpoint_split *split, struct error *err);
+enum status collector_open(struct collector *out, const struct memory_layout *layout,
+                           struct comm *comm, const struct checkpoint_split *split,
+                           struct error *err);
 void collector_close(struct collector *collector);
 
 /* Every rank of the tensor's stage calls it for the same tensors in the same order. At the rank

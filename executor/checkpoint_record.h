@@ -47,7 +47,7 @@ enum status checkpoint_record_verify(const char *folder, const struct checkpoint
 
 /* All files of a checkpoint into `folder`, which is empty. Collective; every rank has the same
  * outcome, but for a failure of `comm` itself. */
-enum status checkpoint_contents_write(const char *folder, const struct layout *layout,
+enum status checkpoint_contents_write(const char *folder, const struct memory_layout *layout,
                                       struct comm *comm, const struct training_state *state,
                                       struct error *err);
 

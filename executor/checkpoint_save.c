@@ -169,7 +169,7 @@ static void remove_older(const char *folder, int64_t newest, int64_t keep)
 }
 
 static enum status write_new(struct publication *publication, const char *folder,
-                             const struct layout *layout, struct comm *comm,
+                             const struct memory_layout *layout, struct comm *comm,
                              const struct training_state *state, struct error *err)
 {
     bool is_first = comm_rank(comm) == 0;
@@ -187,8 +187,9 @@ static enum status write_new(struct publication *publication, const char *folder
     return STATUS_OK;
 }
 
-enum status checkpoint_save(const char *folder, const struct layout *layout, struct comm *comm,
-                            const struct training_state *state, int64_t keep, struct error *err)
+enum status checkpoint_save(const char *folder, const struct memory_layout *layout,
+                            struct comm *comm, const struct training_state *state, int64_t keep,
+                            struct error *err)
 {
     struct publication publication = {.lock = -1};
     bool is_first = comm_rank(comm) == 0;

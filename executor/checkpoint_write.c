@@ -14,7 +14,7 @@ enum { FILES_PER_RANK = 2 };
 
 struct contents {
     const char *folder;
-    const struct layout *layout;
+    const struct memory_layout *layout;
     struct comm *comm;
     struct checkpoint_split split;
     struct collector collector;
@@ -251,7 +251,7 @@ static enum status write_all(struct contents *contents, const struct training_st
     return status;
 }
 
-enum status checkpoint_contents_write(const char *folder, const struct layout *layout,
+enum status checkpoint_contents_write(const char *folder, const struct memory_layout *layout,
                                       struct comm *comm, const struct training_state *state,
                                       struct error *err)
 {

@@ -20,7 +20,7 @@ static void *carve(struct carver *carver, uint64_t bytes)
     return bytes == 0 ? NULL : piece;
 }
 
-static enum status allocate_regions(struct layout *layout, const struct footprint *footprint,
+static enum status allocate_regions(struct memory_layout *layout, const struct footprint *footprint,
                                     bool training, struct error *err)
 {
     for (size_t term = 0; term < MEMORY_TERM_COUNT; term++) {
@@ -40,7 +40,7 @@ static enum status allocate_regions(struct layout *layout, const struct footprin
 
 /* ---- what stays between steps ---- */
 
-static void place_parameters(struct layout *layout)
+static void place_parameters(struct memory_layout *layout)
 {
     struct carver at = {.region = layout->regions[MEMORY_PARAMETERS]};
     for (size_t i = 0; i < layout->layer_count; i++) {
@@ -56,7 +56,7 @@ static void place_parameters(struct layout *layout)
     assert(at.used_bytes == at.region.bytes);
 }
 
-static void place_training_state(struct layout *layout)
+static void place_training_state(struct memory_layout *layout)
 {
     struct carver gradients = {.region = layout->regions[MEMORY_GRADIENTS]};
     struct carver moments = {.region = layout->regions[MEMORY_OPTIMIZER]};
@@ -77,7 +77,7 @@ static void place_training_state(struct layout *layout)
 
 /* ---- activations ---- */
 
-static enum status place_flights(struct layout *layout, struct local_layer *layer,
+static enum status place_flights(struct memory_layout *layout, struct local_layer *layer,
                                  struct carver *kept, struct error *err)
 {
     const struct plan *plan = layout->plan;
@@ -121,7 +121,7 @@ static enum status place_flights(struct layout *layout, struct local_layer *laye
 
 /* Scratch starts at the region's first byte for every layer; what transient state does not fit the
  * rings stands behind it. */
-static void place_scratch(struct layout *layout, struct local_layer *layer, bool training)
+static void place_scratch(struct memory_layout *layout, struct local_layer *layer, bool training)
 {
     const struct plan *plan = layout->plan;
     struct layer_precision_mode mode = {layer->strategy.precision, layer->strategy.recompute};
@@ -145,7 +145,7 @@ static void place_scratch(struct layout *layout, struct local_layer *layer, bool
 }
 
 /* The rings take the end of the scratch region. */
-static void place_rings(struct layout *layout)
+static void place_rings(struct memory_layout *layout)
 {
     struct ring *rings[] = {&layout->gradient_ring, &layout->parameter_ring};
     uint64_t bytes = footprint_ring_bytes(layout->plan);
@@ -160,7 +160,7 @@ static void place_rings(struct layout *layout)
     }
 }
 
-static enum status place_activations(struct layout *layout, bool training, struct error *err)
+static enum status place_activations(struct memory_layout *layout, bool training, struct error *err)
 {
     struct carver kept = {.region = layout->regions[MEMORY_ACTIVATIONS]};
     layout->stream_count = footprint_stream_count(layout->plan);
@@ -178,7 +178,8 @@ static enum status place_activations(struct layout *layout, bool training, struc
 
 /* ---- the whole ---- */
 
-static void describe_layer(const struct layout *layout, size_t index, struct local_layer *out)
+static void describe_layer(const struct memory_layout *layout, size_t index,
+                           struct local_layer *out)
 {
     const struct plan *plan = layout->plan;
     *out = (struct local_layer){
@@ -194,7 +195,7 @@ static void describe_layer(const struct layout *layout, size_t index, struct loc
     out->block = out->state.partition.ways > 1 ? out->data_index : 0;
 }
 
-static enum status list_layers(struct layout *layout, struct error *err)
+static enum status list_layers(struct memory_layout *layout, struct error *err)
 {
     const struct plan *plan = layout->plan;
     layout->layers = calloc(plan->layer_count, sizeof *layout->layers);
@@ -206,14 +207,14 @@ static enum status list_layers(struct layout *layout, struct error *err)
     return STATUS_OK;
 }
 
-enum status layout_open(struct layout *out, struct device *device, const struct plan *plan,
+enum status layout_open(struct memory_layout *out, struct device *device, const struct plan *plan,
                         int rank, bool training, struct error *err)
 {
-    struct layout layout = {.device = device,
-                            .plan = plan,
-                            .rank = rank,
-                            .stage = mesh_stage_of(plan, rank),
-                            .place = mesh_place_of(plan, rank)};
+    struct memory_layout layout = {.device = device,
+                                   .plan = plan,
+                                   .rank = rank,
+                                   .stage = mesh_stage_of(plan, rank),
+                                   .place = mesh_place_of(plan, rank)};
     struct footprint footprint;
     plan_footprint(plan, layout.stage, &footprint);
     enum status status = list_layers(&layout, err);
@@ -233,7 +234,7 @@ enum status layout_open(struct layout *out, struct device *device, const struct 
     return STATUS_OK;
 }
 
-void layout_close(struct layout *layout)
+void layout_close(struct memory_layout *layout)
 {
     for (size_t term = 0; term < MEMORY_TERM_COUNT; term++)
         device_free(layout->device, layout->regions[term].base, layout->regions[term].bytes);
@@ -243,7 +244,7 @@ void layout_close(struct layout *layout)
     memset(layout, 0, sizeof *layout);
 }
 
-struct local_layer *layout_layer(const struct layout *layout, size_t index)
+struct local_layer *layout_layer(const struct memory_layout *layout, size_t index)
 {
     for (size_t i = 0; i < layout->layer_count; i++)
         if (layout->layers[i].index == index)

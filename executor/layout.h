@@ -64,7 +64,7 @@ struct ring {
 
 enum { LAYOUT_STREAMS_MAX = 8 };
 
-struct layout {
+struct memory_layout {
     struct device *device;
     const struct plan *plan; /* borrowed */
     int rank, stage, place;
@@ -79,12 +79,12 @@ struct layout {
 
 /* `training` false leaves out gradients, moments and rings. The layout keeps `device` but does not
  * own it. */
-enum status layout_open(struct layout *out, struct device *device, const struct plan *plan,
+enum status layout_open(struct memory_layout *out, struct device *device, const struct plan *plan,
                         int rank, bool training, struct error *err);
-void layout_close(struct layout *layout); /* a zeroed layout is allowed */
+void layout_close(struct memory_layout *layout); /* a zeroed layout is allowed */
 
 /* This rank's layer of that index in the chain; NULL: another stage's. */
-struct local_layer *layout_layer(const struct layout *layout, size_t index);
+struct local_layer *layout_layer(const struct memory_layout *layout, size_t index);
 
 /* What a micro-batch leaves at the layer; its tokens or targets are written before its forward. */
 struct flight *layer_flight(const struct local_layer *layer, int64_t micro_batch);

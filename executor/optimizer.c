@@ -65,7 +65,7 @@ static struct segment_arrays arrays_of(const struct local_layer *layer,
     return arrays;
 }
 
-enum status optimizer_gradient_norm(const struct layout *layout, struct comm *world,
+enum status optimizer_gradient_norm(const struct memory_layout *layout, struct comm *world,
                                     struct journal *journal, double *norm, struct error *err)
 {
     double sum = 0;
@@ -91,7 +91,7 @@ enum status optimizer_gradient_norm(const struct layout *layout, struct comm *wo
     return STATUS_OK;
 }
 
-static void update_layer(const struct layout *layout, const struct local_layer *layer,
+static void update_layer(const struct memory_layout *layout, const struct local_layer *layer,
                          const struct adamw_call *common)
 {
     struct holding holding;
@@ -117,7 +117,7 @@ static void update_layer(const struct layout *layout, const struct local_layer *
 enum status optimizer_update(struct parameters *parameters, const struct optimizer_options *options,
                              const struct optimizer_step *step, struct error *err)
 {
-    const struct layout *layout = parameters->layout;
+    const struct memory_layout *layout = parameters->layout;
     struct adamw_call call = {
         .learning_rate = step->learning_rate,
         .beta1 = options->beta1,

@@ -22,7 +22,7 @@ double learning_rate_at(const struct optimizer_options *options, int64_t step);
 
 /* Global L2 norm of the gradients over all ranks of `world` (collective), each element counted
  * once; not finite when any of them is not. Records one optimizer event a layer. */
-enum status optimizer_gradient_norm(const struct layout *layout, struct comm *world,
+enum status optimizer_gradient_norm(const struct memory_layout *layout, struct comm *world,
                                     struct journal *journal, double *norm, struct error *err);
 
 struct optimizer_step {

@@ -5,7 +5,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-enum status parameters_open(struct parameters *out, struct layout *layout,
+enum status parameters_open(struct parameters *out, struct memory_layout *layout,
                             const struct groups *groups, struct journal *journal, struct error *err)
 {
     size_t count = layout->layer_count;
@@ -230,7 +230,7 @@ enum status parameters_publish(struct parameters *parameters, size_t local, bool
 
 enum status parameters_publish_finish(struct parameters *parameters, struct error *err)
 {
-    struct layout *layout = parameters->layout;
+    struct memory_layout *layout = parameters->layout;
     for (size_t i = 0; i < layout->layer_count; i++) {
         const struct local_layer *layer = &layout->layers[i];
         TRY(finish(parameters, i, err));

@@ -16,14 +16,14 @@ struct gathering {
 };
 
 struct parameters {
-    struct layout *layout;
+    struct memory_layout *layout;
     const struct groups *groups;
     struct journal *journal;
     struct gathering *gatherings; /* [layout->layer_count], owned */
     int next_buffer;              /* of the parameter ring */
 };
 
-enum status parameters_open(struct parameters *out, struct layout *layout,
+enum status parameters_open(struct parameters *out, struct memory_layout *layout,
                             const struct groups *groups, struct journal *journal,
                             struct error *err);
 void parameters_close(struct parameters *parameters);

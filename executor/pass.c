@@ -6,7 +6,7 @@
 
 void pass_chunk_layers(const struct pass *pass, int chunk, size_t *first, size_t *end)
 {
-    const struct layout *layout = pass->layout;
+    const struct memory_layout *layout = pass->layout;
     *first = 0;
     while (*first < layout->layer_count && layout->layers[*first].chunk != chunk)
         (*first)++;

@@ -14,7 +14,7 @@
 /* Everything is borrowed. */
 struct pass {
     const struct plan *plan;
-    struct layout *layout;
+    struct memory_layout *layout;
     const struct groups *groups;
     struct journal *journal;
     struct parameters *parameters;

@@ -17,7 +17,7 @@ struct boundary {
 
 static struct boundary boundary_of(const struct pipeline *pipeline, int chunk, bool behind)
 {
-    const struct layout *layout = pipeline->pass->layout;
+    const struct memory_layout *layout = pipeline->pass->layout;
     const struct plan *plan = layout->plan;
     size_t first, end;
     mesh_chunk_layers(plan, layout->stage, chunk, &first, &end);

@@ -6,7 +6,7 @@
 
 static const size_t RING_FREE = SIZE_MAX;
 
-enum status reduction_open(struct reduction *out, struct layout *layout,
+enum status reduction_open(struct reduction *out, struct memory_layout *layout,
                            const struct groups *groups, struct journal *journal, struct error *err)
 {
     size_t count = layout->layer_count;
@@ -38,7 +38,7 @@ static struct comm *data_group(const struct reduction *reduction, const struct l
  * owns no table, the embedding's. Index of a local layer. */
 static size_t target_of(const struct reduction *reduction, size_t local)
 {
-    const struct layout *layout = reduction->layout;
+    const struct memory_layout *layout = reduction->layout;
     const struct layer_part *part = &layout->layers[local].part;
     bool writes_table =
         part->kind == LAYER_HEAD && !part->owns_table && layout->plan->model.tied_head;
@@ -127,7 +127,7 @@ static enum status ring_buffer(struct reduction *reduction, size_t local, float 
 enum status reduction_prepare(struct reduction *reduction, size_t local, int64_t micro_batch,
                               struct gradient_view *out, struct error *err)
 {
-    const struct layout *layout = reduction->layout;
+    const struct memory_layout *layout = reduction->layout;
     const struct local_layer *layer = &layout->layers[local];
     const struct local_layer *target = &layout->layers[target_of(reduction, local)];
     float *matrices = target->gradients;
@@ -225,7 +225,7 @@ enum status reduction_start(struct reduction *reduction, size_t local, int64_t m
 /* First and last stage each have a copy of a tied table and half of its gradient. */
 static enum status add_tied_copies(struct reduction *reduction, struct error *err)
 {
-    const struct layout *layout = reduction->layout;
+    const struct memory_layout *layout = reduction->layout;
     bool is_first = layout->stage == 0;
     const struct local_layer *layer = &layout->layers[is_first ? 0 : layout->layer_count - 1];
     const struct partition *partition = &layer->state.partition;

@@ -18,7 +18,7 @@ struct layer_reduction {
 };
 
 struct reduction {
-    struct layout *layout;
+    struct memory_layout *layout;
     const struct groups *groups;
     struct journal *journal;
     struct layer_reduction *layers; /* [layout->layer_count], owned */
@@ -36,7 +36,7 @@ struct gradient_view {
     bool table_is_written;
 };
 
-enum status reduction_open(struct reduction *out, struct layout *layout,
+enum status reduction_open(struct reduction *out, struct memory_layout *layout,
                            const struct groups *groups, struct journal *journal, struct error *err);
 void reduction_close(struct reduction *reduction);
 

@@ -3,7 +3,7 @@
 #include "base/clock.h"
 #include <assert.h>
 
-struct reshard reshard_of(const struct layout *layout, const struct groups *groups,
+struct reshard reshard_of(const struct memory_layout *layout, const struct groups *groups,
                           struct journal *journal)
 {
     const struct plan *plan = layout->plan;

@@ -17,7 +17,7 @@ struct reshard {
     uint64_t whole_count; /* elements of all shares: b * s * hidden */
 };
 
-struct reshard reshard_of(const struct layout *layout, const struct groups *groups,
+struct reshard reshard_of(const struct memory_layout *layout, const struct groups *groups,
                           struct journal *journal);
 /* `from` of spread `have` becomes `to` of spread `want`: cut out where `want` divides `have` (a
  * copy), else gathered over the `want` ranks that will hold it. The buffers do not overlap. */

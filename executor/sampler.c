@@ -22,7 +22,7 @@ struct sampler {
     struct plan plan;
     struct comm *comm; /* of this process alone */
     struct journal journal;
-    struct layout layout;
+    struct memory_layout layout;
     struct groups groups;
     struct parameters parameters;
     int32_t *targets;             /* [seq_length]: none is scored */
@@ -152,7 +152,7 @@ static int32_t draw(struct sampler *sampler)
 enum status sampler_next(struct sampler *sampler, const int32_t *tokens, int64_t count,
                          int32_t *next, struct error *err)
 {
-    struct layout *layout = &sampler->layout;
+    struct memory_layout *layout = &sampler->layout;
     const struct model *model = &sampler->plan.model;
     int64_t length = count < model->seq_length ? count : model->seq_length;
     size_t bytes = (size_t)length * sizeof(int32_t);

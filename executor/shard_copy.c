@@ -2,14 +2,14 @@
 
 #include <string.h>
 
-bool layout_has_moments(const struct layout *layout)
+bool layout_has_moments(const struct memory_layout *layout)
 {
     const struct local_layer *first = &layout->layers[0];
     return layout->layer_count > 0 && (first->first_moment || first->vector_first_moment);
 }
 
 /* Which of the layer's tensors is the one in the files. */
-static bool find_held(const struct layout *layout, const struct local_layer *layer,
+static bool find_held(const struct memory_layout *layout, const struct local_layer *layer,
                       const struct tensor_place *place, struct holding *holding, size_t *tensor)
 {
     bool is_copy = place->role == ROLE_TOKEN_EMBEDDING && layer->part.owns_table;
@@ -19,7 +19,7 @@ static bool find_held(const struct layout *layout, const struct local_layer *lay
     return holding_find(holding, is_copy ? ROLE_HEAD_WEIGHT : place->role, tensor);
 }
 
-bool shard_is_wanted(const struct layout *layout, const struct tensor_place *place)
+bool shard_is_wanted(const struct memory_layout *layout, const struct tensor_place *place)
 {
     struct holding holding;
     size_t tensor;
@@ -44,14 +44,14 @@ float *shard_owned_place(const struct local_layer *layer, enum tensor_array arra
     return layer->whole_fp32 ? layer->whole_fp32 + run->part : layer->shard_fp32 + run->shard;
 }
 
-void shard_read(const struct layout *layout, const struct local_layer *layer,
+void shard_read(const struct memory_layout *layout, const struct local_layer *layer,
                 enum tensor_array array, bool is_vector, const struct shard_run *run, float *out)
 {
     device_read(layout->device, out, shard_owned_place(layer, array, is_vector, run),
                 run->count * sizeof(float));
 }
 
-static void scatter_owned(const struct layout *layout, const struct local_layer *layer,
+static void scatter_owned(const struct memory_layout *layout, const struct local_layer *layer,
                           const struct holding *holding, size_t tensor, enum tensor_array array,
                           const float *whole)
 {
@@ -64,7 +64,7 @@ static void scatter_owned(const struct layout *layout, const struct local_layer 
 }
 
 /* The working copy has also what other ranks own. */
-static void scatter_whole(const struct layout *layout, const struct local_layer *layer,
+static void scatter_whole(const struct memory_layout *layout, const struct local_layer *layer,
                           const struct holding *holding, size_t tensor, const float *whole)
 {
     struct shard_walk walk = shard_runs(holding, tensor, false);
@@ -74,7 +74,7 @@ static void scatter_whole(const struct layout *layout, const struct local_layer 
                      run.count * sizeof(float));
 }
 
-void shard_scatter(const struct layout *layout, const struct tensor_place *place,
+void shard_scatter(const struct memory_layout *layout, const struct tensor_place *place,
                    enum tensor_array array, const float *whole)
 {
     struct holding holding;

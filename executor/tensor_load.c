@@ -11,7 +11,7 @@ static int compare_wanted(const void *a, const void *b)
     return strcmp(left->place.name, right->place.name);
 }
 
-enum status tensor_loader_open(struct tensor_loader *out, const struct layout *layout,
+enum status tensor_loader_open(struct tensor_loader *out, const struct memory_layout *layout,
                                struct error *err)
 {
     struct tensor_loader loader = {.layout = layout};

@@ -13,13 +13,13 @@ struct wanted_tensor {
 };
 
 struct tensor_loader {
-    const struct layout *layout;
+    const struct memory_layout *layout;
     struct wanted_tensor *wanted; /* [count], by name */
     size_t count;
     float *whole; /* the largest tensor that the rank holds */
 };
 
-enum status tensor_loader_open(struct tensor_loader *out, const struct layout *layout,
+enum status tensor_loader_open(struct tensor_loader *out, const struct memory_layout *layout,
                                struct error *err);
 void tensor_loader_close(struct tensor_loader *loader);
 

@@ -22,7 +22,7 @@
 struct trainer {
     struct trainer_setup setup;
     struct journal journal;
-    struct layout layout;
+    struct memory_layout layout;
     struct groups groups;
     struct parameters parameters;
     struct reduction reduction;
@@ -140,7 +140,7 @@ uint64_t trainer_term_bytes(const struct trainer *trainer, enum memory_term term
 
 uint64_t trainer_peak_activation_bytes(const struct trainer *trainer)
 {
-    const struct layout *layout = &trainer->layout;
+    const struct memory_layout *layout = &trainer->layout;
     uint64_t bytes = (uint64_t)layout->stream_count *
                      footprint_region_bytes(footprint_stream_bytes(trainer->setup.plan));
     for (size_t i = 0; i < layout->layer_count; i++)
@@ -289,7 +289,7 @@ static enum status load_training(void *user, int chunk, int64_t micro_batch, str
 /* Of a tensor-parallel group, whose ranks all know its loss, the first speaks. */
 static double spoken_loss(const struct trainer *trainer, double loss_sum)
 {
-    const struct layout *layout = &trainer->layout;
+    const struct memory_layout *layout = &trainer->layout;
     const struct local_layer *last = &layout->layers[layout->layer_count - 1];
     return last->part.kind == LAYER_HEAD && last->part.index == 0 ? loss_sum : 0;
 }

@@ -13,7 +13,7 @@ static uint64_t stream_of(const struct local_layer *layer, const struct held_ten
     return layer->index * WEIGHT_STREAMS + (uint64_t)held->tensor.whole.role;
 }
 
-static void initialise_tensor(const struct layout *layout, const struct local_layer *layer,
+static void initialise_tensor(const struct memory_layout *layout, const struct local_layer *layer,
                               const struct holding *holding, size_t index, uint64_t seed)
 {
     const struct held_tensor *held = &holding->tensors[index];
@@ -30,7 +30,7 @@ static void initialise_tensor(const struct layout *layout, const struct local_la
     }
 }
 
-static void zero_moments(const struct layout *layout, const struct local_layer *layer)
+static void zero_moments(const struct memory_layout *layout, const struct local_layer *layer)
 {
     const struct layer_state *state = &layer->state;
     if (layout->regions[MEMORY_OPTIMIZER].base == NULL)
@@ -41,7 +41,7 @@ static void zero_moments(const struct layout *layout, const struct local_layer *
     device_zero(layout->device, layer->vector_second_moment, state->vectors * sizeof(float));
 }
 
-void weights_initialise(struct layout *layout, uint64_t seed)
+void weights_initialise(struct memory_layout *layout, uint64_t seed)
 {
     for (size_t i = 0; i < layout->layer_count; i++) {
         const struct local_layer *layer = &layout->layers[i];

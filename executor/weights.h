@@ -10,7 +10,7 @@
  * WEIGHT_STREAMS + r by its elements' places in the whole, so that every plan starts from the same
  * weights. Moments become zero. Other copies are not made: weights_publish. */
 enum { WEIGHT_STREAMS = 32 };
-void weights_initialise(struct layout *layout, uint64_t seed);
+void weights_initialise(struct memory_layout *layout, uint64_t seed);
 
 /* After the master parameters were initialised or loaded: all other copies of them. Collective over
  * the data-parallel groups. */

@@ -161,7 +161,7 @@ static enum status check_all_loaded(const struct tensor_loader *loader, const ch
                      path, missing->place.name, name_prefixes[model_of(loader)->family]);
 }
 
-enum status weights_load_hf(const char *path, const struct layout *layout, struct error *err)
+enum status weights_load_hf(const char *path, const struct memory_layout *layout, struct error *err)
 {
     struct tensor_loader loader;
     TRY(tensor_loader_open(&loader, layout, err));

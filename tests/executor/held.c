@@ -145,14 +145,14 @@ static void open_layer(struct local_layer *layer, const struct plan *plan, size_
     layer->vector_second_moment = zeros(layer->state.vectors);
 }
 
-void held_open(struct layout *out, struct device *device, const struct plan *plan, int rank,
+void held_open(struct memory_layout *out, struct device *device, const struct plan *plan, int rank,
                bool with_moments)
 {
-    *out = (struct layout){.device = device,
-                           .plan = plan,
-                           .rank = rank,
-                           .stage = mesh_stage_of(plan, rank),
-                           .place = mesh_place_of(plan, rank)};
+    *out = (struct memory_layout){.device = device,
+                                  .plan = plan,
+                                  .rank = rank,
+                                  .stage = mesh_stage_of(plan, rank),
+                                  .place = mesh_place_of(plan, rank)};
     out->layers = calloc(plan->layer_count, sizeof(*out->layers));
     assert_non_null(out->layers);
     for (size_t i = 0; i < plan->layer_count; i++)
@@ -160,7 +160,7 @@ void held_open(struct layout *out, struct device *device, const struct plan *pla
             open_layer(&out->layers[out->layer_count++], plan, i, out->place, with_moments);
 }
 
-void held_close(struct layout *layout)
+void held_close(struct memory_layout *layout)
 {
     for (size_t i = 0; i < layout->layer_count; i++) {
         struct local_layer *layer = &layout->layers[i];
@@ -182,7 +182,7 @@ float held_value(const struct tensor_place *place, enum tensor_array array, int6
     return (float)rng_normal((uint64_t)array + 7, stream, index);
 }
 
-void held_fill(struct layout *layout, int64_t step)
+void held_fill(struct memory_layout *layout, int64_t step)
 {
     struct tensor_place *places;
     size_t count;
@@ -210,7 +210,7 @@ static void assert_same_array(const float *a, const float *b, uint64_t count)
         assert_memory_equal(a, b, count * sizeof(*a));
 }
 
-void held_assert_same(const struct layout *a, const struct layout *b)
+void held_assert_same(const struct memory_layout *a, const struct memory_layout *b)
 {
     assert_int_equal(a->layer_count, b->layer_count);
     for (size_t i = 0; i < a->layer_count; i++) {

@@ -19,13 +19,13 @@ struct plan held_plan_of_one(const struct model *model);
 struct plan held_plan_random(const struct model *model, int ranks, uint64_t seed);
 
 /* The arrays that a rank keeps between steps, all 0, without activations. `plan` is borrowed. */
-void held_open(struct layout *out, struct device *device, const struct plan *plan, int rank,
+void held_open(struct memory_layout *out, struct device *device, const struct plan *plan, int rank,
                bool with_moments);
-void held_close(struct layout *layout);
+void held_close(struct memory_layout *layout);
 /* Every element as held_value says; what is padding stays as it is. */
-void held_fill(struct layout *layout, int64_t step);
+void held_fill(struct memory_layout *layout, int64_t step);
 /* Fails the test unless all arrays are the same in every bit. */
-void held_assert_same(const struct layout *a, const struct layout *b);
+void held_assert_same(const struct memory_layout *a, const struct memory_layout *b);
 
 /* Of element `index` of a whole tensor. */
 float held_value(const struct tensor_place *place, enum tensor_array array, int64_t step,

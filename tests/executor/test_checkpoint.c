@@ -22,7 +22,7 @@ static struct device *device;
 
 struct tiny {
     struct plan plan;
-    struct layout layout;
+    struct memory_layout layout;
 };
 
 static void open_tiny(struct tiny *out, const struct model *model, bool with_moments)
@@ -756,7 +756,7 @@ static void test_checkpoint__weights_are_gathered_from_shards(void **test)
 /* ---- docs/checkpoint.md ---- */
 
 /* Values without rounding, so that the page's hashes are the same everywhere. */
-static void count_up(struct layout *layout)
+static void count_up(struct memory_layout *layout)
 {
     struct tensor_place *places;
     size_t count;

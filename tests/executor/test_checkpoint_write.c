@@ -68,7 +68,7 @@ static const struct reporter reporter = {.warning = keep_warning};
 static enum status save(const char *folder, const struct plan *plan, struct comm *group,
                         int64_t step, struct error *err)
 {
-    struct layout layout;
+    struct memory_layout layout;
     struct training_state state = state_at(step);
     held_open(&layout, device, plan, comm_rank(group), true);
     held_fill(&layout, step);
@@ -87,7 +87,7 @@ static void save_step(const char *folder, const struct plan *plan, struct comm *
 static void assert_loads_step(const char *folder, const struct plan *plan, struct comm *group,
                               int64_t step)
 {
-    struct layout loaded, expected;
+    struct memory_layout loaded, expected;
     struct training_state state = {0}, expected_state = state_at(step);
     struct error err;
     held_open(&loaded, device, plan, comm_rank(group), true);
@@ -282,7 +282,7 @@ static void test_checkpoint_write__weights_are_those_of_other_programs(void **te
     struct model model = held_model("tinyllama-1.1b", false, 17);
     struct plan from = held_plan_random(&model, comm_size(comm), 77);
     struct plan to = held_plan_random(&model, comm_size(comm), 78);
-    struct layout loaded, expected;
+    struct memory_layout loaded, expected;
     save_step(shared("weights"), &from, comm, 1);
     held_open(&loaded, device, &to, comm_rank(comm), false);
     held_open(&expected, device, &to, comm_rank(comm), false);
@@ -329,7 +329,7 @@ static void test_checkpoint_write__a_damaged_file_of_any_rank_is_named(void **te
             assert_contains(warnings, path);
         else
             assert_string_equal(warnings, "");
-        struct layout layout;
+        struct memory_layout layout;
         struct training_state state = {0};
         held_open(&layout, device, &plan, comm_rank(comm), true);
         assert_refused(
@@ -395,7 +395,7 @@ static void test_checkpoint_write__what_is_no_checkpoint_is_told_to_all(void **t
     struct error err;
     struct model model = held_model("gpt2", true, 16), other = model;
     struct plan plan = held_plan_random(&model, comm_size(comm), 9);
-    struct layout layout;
+    struct memory_layout layout;
     struct training_state state = {0};
     held_open(&layout, device, &plan, comm_rank(comm), true);
     assert_refused(checkpoint_load(shared("nowhere"), &layout, comm, &state, &reporter, &err),

@@ -64,7 +64,7 @@ static void assert_filled(struct spans *spans)
     }
 }
 
-static struct spans *spans_of(const struct layout *layout, enum memory_term term)
+static struct spans *spans_of(const struct memory_layout *layout, enum memory_term term)
 {
     static struct spans spans;
     spans.count = 0;
@@ -74,7 +74,7 @@ static struct spans *spans_of(const struct layout *layout, enum memory_term term
 
 /* ---- what stays ---- */
 
-static void check_parameters(const struct layout *layout)
+static void check_parameters(const struct memory_layout *layout)
 {
     struct spans *spans = spans_of(layout, MEMORY_PARAMETERS);
     for (size_t i = 0; i < layout->layer_count; i++) {
@@ -90,7 +90,7 @@ static void check_parameters(const struct layout *layout)
     assert_filled(spans);
 }
 
-static void check_gradients_and_moments(const struct layout *layout)
+static void check_gradients_and_moments(const struct memory_layout *layout)
 {
     struct spans *spans = spans_of(layout, MEMORY_GRADIENTS);
     for (size_t i = 0; i < layout->layer_count; i++) {
@@ -117,7 +117,8 @@ struct layer_buffers {
     size_t count;
 };
 
-static struct layer_buffers buffers_of(const struct layout *layout, const struct local_layer *layer)
+static struct layer_buffers buffers_of(const struct memory_layout *layout,
+                                       const struct local_layer *layer)
 {
     struct layer_buffers buffers;
     struct layer_precision_mode mode = {layer->strategy.precision, layer->strategy.recompute};
@@ -135,7 +136,7 @@ static void put_slots(struct spans *spans, const struct layer_buffers *buffers,
                 flight->slots[buffers->specs[i].slot], buffers->specs[i].bytes);
 }
 
-static void put_flights(struct spans *spans, const struct layout *layout,
+static void put_flights(struct spans *spans, const struct memory_layout *layout,
                         const struct local_layer *layer)
 {
     const struct layer_buffers buffers = buffers_of(layout, layer);
@@ -152,7 +153,7 @@ static void put_flights(struct spans *spans, const struct layout *layout,
     }
 }
 
-static void check_activations(const struct layout *layout)
+static void check_activations(const struct memory_layout *layout)
 {
     struct spans *spans = spans_of(layout, MEMORY_ACTIVATIONS);
     for (int i = 0; i < layout->stream_count; i++)
@@ -170,7 +171,8 @@ static void put_ring(struct spans *spans, const struct ring *ring)
 
 /* What a layer works on while the rings hold its neighbours' parameters and gradients; returns
  * where its own scratch ends. */
-static uint64_t check_layer_scratch(const struct layout *layout, const struct local_layer *layer)
+static uint64_t check_layer_scratch(const struct memory_layout *layout,
+                                    const struct local_layer *layer)
 {
     struct spans *spans = spans_of(layout, MEMORY_SCRATCH);
     const struct layer_buffers buffers = buffers_of(layout, layer);
@@ -197,7 +199,7 @@ static uint64_t check_layer_scratch(const struct layout *layout, const struct lo
 
 /* The high-water mark of the scratch: some layer needs all of it, and behind that come the rings,
  * up to the region's end. */
-static void check_scratch(const struct layout *layout)
+static void check_scratch(const struct memory_layout *layout)
 {
     uint64_t most = 0;
     for (size_t i = 0; i < layout->layer_count; i++) {
@@ -232,7 +234,7 @@ static void check_master(const struct local_layer *layer)
 
 static void check_layout(struct device *device, const struct plan *plan, int rank)
 {
-    struct layout layout;
+    struct memory_layout layout;
     struct footprint footprint;
     struct error err = {0};
     assert_ok(layout_open(&layout, device, plan, rank, true, &err), &err);
@@ -289,7 +291,7 @@ static void test_layout__without_training_keeps_no_gradients(void **state)
     struct parity_case what = {.model = "gpt2", .ranks = 1};
     struct plan plan;
     struct device *device = NULL;
-    struct layout layout;
+    struct memory_layout layout;
     struct error err = {0};
     what.value[PARITY_SCHEDULE] = SCHEDULE_1F1B;
     assert_ok(parity_plan(&plan, &what, &err), &err);

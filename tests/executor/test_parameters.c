@@ -18,7 +18,7 @@ struct held_parameters {
     struct plan plan;
     struct device *device;
     struct journal journal;
-    struct layout layout;
+    struct memory_layout layout;
     struct groups groups;
     struct parameters parameters;
 };

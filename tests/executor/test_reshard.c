@@ -37,7 +37,7 @@ static void degrees_open(struct degrees *out, int tensor_parallel)
             out->layers[out->plan.layer_count++].tensor_parallel = degree;
     assert_ok(device_open(&out->device, 1, &err), &err);
     assert_ok(groups_open(&out->groups, &out->plan, world, &out->journal, &err), &err);
-    const struct layout layout = {
+    const struct memory_layout layout = {
         .plan = &out->plan, .device = out->device, .place = comm_rank(world)};
     out->reshard = reshard_of(&layout, &out->groups, &out->journal);
 }

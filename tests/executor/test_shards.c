@@ -161,7 +161,7 @@ static void test_shards__every_rank_gets_what_it_holds(void **state)
     for (uint64_t number = 1; number < PLANS / 3; number++) {
         struct plan plan = plan_number(number);
         struct tensor_place *places;
-        struct layout layout;
+        struct memory_layout layout;
         size_t count;
         int rank = (int)rng_below(3, 6, number, (uint64_t)plan.ranks);
         if (number % 30 == 0)
@@ -271,7 +271,7 @@ static void test_shards__a_local_layer_says_the_same_as_its_plan(void **state)
     for (uint64_t number = 1; number < 30; number++) {
         struct plan plan = plan_number(number);
         for (int rank = 0; rank < plan.ranks; rank++) {
-            struct layout layout;
+            struct memory_layout layout;
             held_open(&layout, NULL, &plan, rank, false);
             for (size_t i = 0; i < layout.layer_count; i++) {
                 struct holding local, planned;
