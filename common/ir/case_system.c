@@ -88,25 +88,33 @@ static bool says(const char *notes, const char *words)
     return strcasestr(notes, words) != NULL;
 }
 
-bool case_system_from_notes(const char *notes, struct case_system *out)
+struct case_system case_system_of(enum framework framework)
 {
-    struct case_system system = {
+    /* PyTorch's FSDP always prefetches, and reduces while the backward pass goes on. */
+    bool overlaps = framework == FRAMEWORK_FSDP;
+    return (struct case_system){
+        .framework = framework,
+        .overlap_gradients = overlaps,
+        .overlap_parameters = overlaps,
         .sequence_parallel = SYSTEM_UNSTATED,
         .zero_stage = SYSTEM_UNSTATED,
         .arithmetic = SYSTEM_UNSTATED,
     };
+}
+
+bool case_system_from_words(const char *words, struct case_system *out)
+{
+    enum framework framework;
     /* DeepSpeed first: "Megatron-DeepSpeed" is its memory. */
-    if (says(notes, "deepspeed"))
-        system.framework = FRAMEWORK_DEEPSPEED;
-    else if (says(notes, "megatron") || says(notes, "nemo"))
-        system.framework = FRAMEWORK_MEGATRON;
-    else if (says(notes, "fsdp") || says(notes, "torchtitan"))
-        system.framework = FRAMEWORK_FSDP;
+    if (says(words, "deepspeed"))
+        framework = FRAMEWORK_DEEPSPEED;
+    else if (says(words, "megatron") || says(words, "nemo"))
+        framework = FRAMEWORK_MEGATRON;
+    else if (says(words, "fsdp") || says(words, "torchtitan"))
+        framework = FRAMEWORK_FSDP;
     else
         return false;
-    /* PyTorch's FSDP always prefetches, and reduces while the backward pass goes on. */
-    system.overlap_gradients = system.overlap_parameters = system.framework == FRAMEWORK_FSDP;
-    *out = system;
+    *out = case_system_of(framework);
     return true;
 }
 

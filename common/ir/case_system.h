@@ -19,9 +19,11 @@ struct case_system {
 
 /* NULL: none of the table's. */
 const struct case_system *case_system_find(const char *source);
-/* What the notes of a run say about a system that is not in the table. False: they name no
- * framework. */
-bool case_system_from_notes(const char *notes, struct case_system *out);
+/* What the words of a run's notes or source say about a system that is not in the table. False:
+ * they name no framework. */
+bool case_system_from_words(const char *words, struct case_system *out);
+/* Of which only the framework is known. */
+struct case_system case_system_of(enum framework framework);
 /* What notes say beyond the system: "fused attention", "fused cross-entropy", "async TP",
  * "distributed Adam". */
 void case_system_refine(struct case_system *system, const char *notes);

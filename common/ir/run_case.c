@@ -145,20 +145,27 @@ static void prefer(bool *value, int64_t cell)
         *value = cell != 0;
 }
 
+/* Only Megatron's kind has tensor or pipeline parallelism; ZeRO 2 or 3 without them is FSDP's. */
+static bool framework_of_split(const struct case_row *row, enum framework *out)
+{
+    *out = row->tp > 1 || row->pp > 1 ? FRAMEWORK_MEGATRON : FRAMEWORK_FSDP;
+    return *out == FRAMEWORK_MEGATRON || row->zero >= 2;
+}
+
 static bool build_system(struct builder *builder)
 {
     const struct case_row *row = builder->row;
     struct case_system *system = &builder->system;
     const struct case_system *known = case_system_find(row->source);
-    bool is_known = known != NULL || case_system_from_notes(row->notes, system);
+    bool is_known = known != NULL || case_system_from_words(row->notes, system) ||
+                    case_system_from_words(row->source, system);
     if (known != NULL)
         *system = *known;
-    if (!is_known)
-        *system = (struct case_system){
-            .sequence_parallel = SYSTEM_UNSTATED,
-            .zero_stage = SYSTEM_UNSTATED,
-            .arithmetic = SYSTEM_UNSTATED,
-        };
+    if (!is_known) {
+        enum framework framework;
+        is_known = framework_of_split(row, &framework);
+        *system = case_system_of(framework);
+    }
     case_system_refine(system, row->notes);
     if (row->framework[0] != '\0')
         is_known = framework_parse(row->framework, &system->framework);
@@ -166,7 +173,9 @@ static bool build_system(struct builder *builder)
         return skip(builder, "column 'framework': '%.60s' is none of megatron, deepspeed, fsdp",
                     row->framework);
     if (!is_known)
-        return skip(builder, "column 'notes' names no framework: Megatron, DeepSpeed or FSDP");
+        return skip(builder,
+                    "columns 'source' and 'notes' name no framework, and the split does not "
+                    "say: Megatron, DeepSpeed or FSDP");
     prefer(&system->fused_attention, row->fused_attention);
     prefer(&system->fused_cross_entropy, row->fused_cross_entropy);
     prefer(&system->overlap_gradients, row->overlap_gradients);

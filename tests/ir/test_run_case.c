@@ -201,7 +201,13 @@ static void test_run_case__systems(void **state)
     struct run_case stated = LOADED({"notes", ""}, {"framework", "megatron"},
                                     {"fused_attention", "1"}, {"overlap_tensor", "1"});
     struct run_case wrong = LOADED({"framework", "jax"});
-    struct run_case unknown = LOADED({"notes", "by hand"});
+    struct run_case unknown =
+        LOADED({"notes", "by hand"}, {"tp", "1"}, {"pp", "1"}, {"dp", "8"}, {"gpus", "8"});
+    struct run_case by_source =
+        LOADED({"notes", "by hand"}, {"source", "microsoft/Megatron-DeepSpeed"});
+    struct run_case by_degrees = LOADED({"notes", "by hand"}, {"source", "us"});
+    struct run_case by_zero = LOADED({"notes", "by hand"}, {"source", "us"}, {"tp", "1"},
+                                     {"pp", "1"}, {"dp", "8"}, {"gpus", "8"}, {"zero", "3"});
     assert_int_equal(deepspeed.layout.framework, FRAMEWORK_DEEPSPEED);
     assert_false(deepspeed.layout.fused_attention);
     assert_skipped(&fsdp, NULL);
@@ -211,7 +217,13 @@ static void test_run_case__systems(void **state)
     assert_true(stated.layout.fused_attention && stated.layout.overlap_tensor);
     assert_false(stated.layout.overlap_gradients);
     assert_skipped(&wrong, "column 'framework': 'jax'");
-    assert_skipped(&unknown, "column 'notes' names no framework");
+    assert_skipped(&unknown, "columns 'source' and 'notes' name no framework");
+    assert_int_equal(by_source.layout.framework, FRAMEWORK_DEEPSPEED);
+    assert_skipped(&by_degrees, NULL);
+    assert_int_equal(by_degrees.layout.framework, FRAMEWORK_MEGATRON);
+    assert_skipped(&by_zero, NULL);
+    assert_int_equal(by_zero.layout.framework, FRAMEWORK_FSDP);
+    assert_true(by_zero.layout.overlap_parameters);
 }
 
 /* Four adapters of 100 Gb/s for eight devices: 6.25 GB/s each. */
