@@ -103,7 +103,8 @@ static enum status each_sharding(struct enumeration *all, struct error *err)
     for (int sequence = 0; sequence < sequences; sequence++) {
         for (int zero = 0; zero <= 3; zero++) {
             bool has_nobody = zero > 0 && all->trial.data * all->trial.context == 1;
-            if (!allows_choice(pins->sequence_parallel, sequence) ||
+            if (!framework_has_zero_stage(all->trial.framework, zero) ||
+                !allows_choice(pins->sequence_parallel, sequence) ||
                 !allows_choice(pins->zero_stage, zero) || (has_nobody && pins->zero_stage < 0))
                 continue;
             all->trial.sequence_parallel = sequence != 0;
@@ -127,7 +128,8 @@ static enum status each_chunking(struct enumeration *all, struct error *err)
     struct layout *trial = &all->trial;
     int64_t most = trial->pipeline > 1 ? CHUNKS_MAX : 1;
     for (int64_t chunks = 1; chunks <= most; chunks++) {
-        if (!allows(all->request->pins.virtual_stages, chunks) ||
+        bool is_out_of_step = chunks > 1 && layout_micro_batches(trial) % trial->pipeline != 0;
+        if (is_out_of_step || !allows(all->request->pins.virtual_stages, chunks) ||
             !divides_blocks(all->request->model->blocks, trial->pipeline, chunks))
             continue;
         trial->virtual_stages = chunks;
@@ -169,6 +171,19 @@ static enum status each_data(struct enumeration *all, int64_t replicas, struct e
     return STATUS_OK;
 }
 
+/* What layout_check asks of every layer, before all that would fail it is tried. */
+static bool divides_layers(const struct model *model, int64_t ways)
+{
+    static const enum layer_kind kinds[] = {LAYER_ATTENTION, LAYER_MLP, LAYER_HEAD};
+    struct error ignored;
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        const struct layer_part part = {.kind = kinds[i], .ways = (int)ways};
+        if (layer_part_check(model, &part, &ignored) != STATUS_OK)
+            return false;
+    }
+    return true;
+}
+
 static enum status each_split(struct enumeration *all, struct error *err)
 {
     const struct layout_pins *pins = &all->request->pins;
@@ -180,7 +195,8 @@ static enum status each_split(struct enumeration *all, struct error *err)
             continue;
         trial->pipeline = stages;
         for (int64_t ways = 1; ways <= TENSOR_MAX && all->list->is_whole; ways++) {
-            if (trial->devices / stages % ways != 0 || !allows(pins->tensor, ways))
+            if (trial->devices / stages % ways != 0 || !allows(pins->tensor, ways) ||
+                !divides_layers(all->request->model, ways))
                 continue;
             trial->tensor = ways;
             TRY(each_data(all, trial->devices / stages / ways, err));

@@ -102,11 +102,16 @@ static enum status check_degrees(const struct layout *layout, struct error *err)
     return STATUS_OK;
 }
 
+bool framework_has_zero_stage(enum framework framework, int stage)
+{
+    return stage >= zero_stages[framework].least && stage <= zero_stages[framework].most;
+}
+
 static enum status check_zero(const struct layout *layout, struct error *err)
 {
     int least = zero_stages[layout->framework].least, most = zero_stages[layout->framework].most;
 
-    if (layout->zero_stage < least || layout->zero_stage > most)
+    if (!framework_has_zero_stage(layout->framework, layout->zero_stage))
         return error_set(err, STATUS_INVALID, "zero_stage of %s must be from %d to %d, is %d",
                          framework_name(layout->framework), least, most, layout->zero_stage);
     if (layout->zero_stage == 0 && layout->shard != 1)

@@ -17,6 +17,7 @@ enum framework {
 };
 const char *framework_name(enum framework framework); /* "megatron", "deepspeed", "fsdp" */
 bool framework_parse(const char *name, enum framework *out);
+bool framework_has_zero_stage(enum framework framework, int stage);
 
 struct layout {
     enum framework framework;
