@@ -195,7 +195,8 @@ static const struct option_table groups[] = {
 static const struct command_spec spec = {
     .name = "plan",
     .summary = "find the plan that minimises time, memory and energy under the memory cap",
-    .synopsis = "--model MODEL --global-batch N [options] | --compare A.json B.json",
+    .synopsis = "--model MODEL --global-batch N [options] | --cluster h100x64 ... | --compare "
+                "A.json B.json",
     .description =
         "Predicts every executable plan from the measurements in the store and finds the one that "
         "minimises w1*T + w2*M + w3*E: ranks and threads, their split into pipeline stages, "
@@ -207,8 +208,8 @@ static const struct command_spec spec = {
         "When no plan fits, the exit code is 3 and the message names the tightest constraint, how "
         "much memory is missing and the cheapest change that would help.\n\n"
         "--pareto, --top and --explain answer what one plan leaves open; Ctrl-C ends them with "
-        "what "
-        "was found so far. --compare reads two plan files.",
+        "what was found so far. --compare reads two plan files. --cluster plans for devices that "
+        "are not at hand, from their description.",
     .groups = groups,
     .group_count = COUNT_OF(groups),
     .example = "temper plan --model gpt2 --seq-length 256 --ranks 2 --global-batch 16 "
