@@ -57,7 +57,7 @@ def make_world(folder):
             ["plan", *MODEL, "--store", "t.db", "--global-batch", "4", "-o", "one.json",
              "--pin", "dp=1"],
             ["plan", *MODEL, "--store", "t.db", "--global-batch", "4", "-o", "two.json",
-             "--ranks", "2", "--pin", "dp=2"]):
+             "--ranks", "2", "--pin", "dp=2,zero=0"]):
         result = run(*command, folder=folder)
         if result.returncode != 0:
             raise RuntimeError(f"temper {' '.join(command)}: {result.stderr}")
