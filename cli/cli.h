@@ -85,6 +85,8 @@ void console_warning(const char *format, ...) __attribute__((format(printf, 1, 2
 /* Warn when this host has fewer cores than `ranks` x `threads`. */
 void warn_when_oversubscribed(int ranks, int threads);
 
+/* The value under `key`; null when absent. */
+void write_quantity(const char *key, const struct quantity *quantity, struct jout *out);
 /* "energy_j" (null when absent) and "energy_provenance", as every command has them. */
 void write_energy(const struct quantity *energy_j, struct jout *out);
 

@@ -73,12 +73,17 @@ void warn_when_oversubscribed(int ranks, int threads)
                         ranks, threads, host.cores);
 }
 
+void write_quantity(const char *key, const struct quantity *quantity, struct jout *out)
+{
+    if (quantity->provenance == PROVENANCE_ABSENT)
+        jout_null(out, key);
+    else
+        jout_real(out, key, quantity->value);
+}
+
 void write_energy(const struct quantity *energy_j, struct jout *out)
 {
-    if (energy_j->provenance == PROVENANCE_ABSENT)
-        jout_null(out, "energy_j");
-    else
-        jout_real(out, "energy_j", energy_j->value);
+    write_quantity("energy_j", energy_j, out);
     jout_string(out, "energy_provenance", provenance_name(energy_j->provenance));
 }
 

@@ -8,7 +8,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* ---- the request ---- */
 
@@ -173,14 +172,6 @@ static void print_answer(const struct cluster_plan_options *options, const struc
            (unsigned long long)list->considered, list->count,
            list->is_whole ? "of all that are the same for every layer"
                           : "so far; the search was stopped");
-}
-
-static void write_quantity(const char *key, const struct quantity *quantity, struct jout *out)
-{
-    if (quantity->provenance == PROVENANCE_ABSENT)
-        jout_null(out, key);
-    else
-        jout_real(out, key, quantity->value);
 }
 
 static void write_layout(const struct priced_layout *row, double objective, struct jout *out)

@@ -409,14 +409,6 @@ static void append_all(const struct plan_pair *pair, struct text *out)
 
 /* ---- JSON ---- */
 
-static void value_json(struct jout *out, const char *key, const struct quantity *quantity)
-{
-    if (quantity->provenance == PROVENANCE_ABSENT)
-        jout_null(out, key);
-    else
-        jout_real(out, key, quantity->value);
-}
-
 static void terms_json(const struct plan_pair *pair, struct jout *out)
 {
     const char *total = "";
@@ -429,8 +421,8 @@ static void terms_json(const struct plan_pair *pair, struct jout *out)
         jout_string(out, "total", total);
         jout_string(out, "term", term->is_total ? NULL : term->name);
         jout_string(out, "unit", term->unit);
-        value_json(out, "a", &term->a);
-        value_json(out, "b", &term->b);
+        write_quantity("a", &term->a, out);
+        write_quantity("b", &term->b, out);
         jout_real(out, "difference", is_known(term) ? difference(term) : NAN);
         if (term->is_total) {
             char better = is_known(term) ? better_of(term) : '=';

@@ -1,5 +1,7 @@
 #include "cli/validate_text.h"
 
+#include "cli/cli.h"
+
 #include "base/units.h"
 #include "traces/figures.h"
 
@@ -137,11 +139,6 @@ void validation_print(const struct validation *validation, struct text *out)
 
 /* ---- as JSON ---- */
 
-static void write_quantity(struct quantity quantity, const char *key, struct jout *out)
-{
-    jout_real(out, key, quantity.provenance == PROVENANCE_ABSENT ? NAN : quantity.value);
-}
-
 static void write_run(const struct run_case *row, const struct case_result *result,
                       struct jout *out)
 {
@@ -150,10 +147,11 @@ static void write_run(const struct run_case *row, const struct case_result *resu
     jout_int(out, "line", (int64_t)row->line);
     jout_string(out, "name", row->name);
     jout_string(out, "skipped", is_skipped ? row->skipped : NULL);
-    write_quantity(is_skipped ? quantity_absent() : result->time_s, "predicted_s", out);
-    write_quantity(row->step_s, "measured_s", out);
-    write_quantity(is_skipped ? quantity_absent() : result->memory_bytes, "predicted_bytes", out);
-    write_quantity(row->memory_bytes, "measured_bytes", out);
+    const struct quantity absent = quantity_absent();
+    write_quantity("predicted_s", is_skipped ? &absent : &result->time_s, out);
+    write_quantity("measured_s", &row->step_s, out);
+    write_quantity("predicted_bytes", is_skipped ? &absent : &result->memory_bytes, out);
+    write_quantity("measured_bytes", &row->memory_bytes, out);
     if (is_skipped)
         jout_null(out, "fits");
     else

@@ -63,9 +63,9 @@ enum status session_emit_waiting(struct session *session, struct measurement row
 {
     assert(samples->count > 0);
     row.mean = fmax(0.0, stats_median(samples->values, samples->count)); /* sorts */
-    samples->keeps_all = true;
+    struct samples all = {.values = samples->values, .count = samples->count, .keeps_all = true};
     if (session->is_crowded)
-        row.mean = fmax(0.0, samples_summary(samples).mean);
+        row.mean = fmax(0.0, samples_summary(&all).mean);
     size_t quarter = samples->count / 4;
     double between = samples->values[samples->count - 1 - quarter] - samples->values[quarter];
     row.n = samples->count;

@@ -2,6 +2,7 @@
 #include "costmodel/layer_bytes.h"
 #include "costmodel/layout_cost.h"
 #include "ir/run_case.h"
+#include "layouts.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -39,27 +40,6 @@ static struct cluster cluster_for(int64_t devices)
     return cluster;
 }
 
-static struct layout one_device(void)
-{
-    return (struct layout){
-        .framework = FRAMEWORK_MEGATRON,
-        .devices = 1,
-        .pipeline = 1,
-        .virtual_stages = 1,
-        .data = 1,
-        .tensor = 1,
-        .context = 1,
-        .expert = 1,
-        .schedule = SCHEDULE_1F1B,
-        .shard = 1,
-        .micro_batch = 1,
-        .global_batch = 8,
-        .arithmetic = ARITHMETIC_BF16,
-        .fused_attention = true,
-        .fused_cross_entropy = true,
-    };
-}
-
 static struct layout_prediction predict(const struct model *model, const struct layout *layout)
 {
     struct cluster cluster = cluster_for(layout->devices);
@@ -74,12 +54,6 @@ static struct layout_prediction predict(const struct model *model, const struct 
 static double term(const struct layout_prediction *prediction, enum memory_term which)
 {
     return prediction->memory_term_bytes[which].value;
-}
-
-static void check_near(double value, double expected, const char *what)
-{
-    if (fabs(value - expected) > 1e-9 * fabs(expected))
-        fail_msg("%s: %.12g, by hand %.12g", what, value, expected);
 }
 
 /* ---- state ---- */
@@ -104,7 +78,7 @@ static void test_layout_memory__state_is_that_of_the_framework(void **state)
         {FRAMEWORK_FSDP, ARITHMETIC_BF16, 3, 1, 1, 2},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct layout layout = one_device();
+        struct layout layout = one_device(1);
         layout.framework = cases[i].framework;
         layout.arithmetic = cases[i].arithmetic;
         layout.zero_stage = cases[i].zero_stage;
@@ -123,7 +97,7 @@ static void test_layout_memory__tensor_parallel_halves_matrices_and_pads_the_tab
     (void)state;
     struct model model = small;
     model.vocab = 300;
-    struct layout layout = one_device();
+    struct layout layout = one_device(1);
     layout.devices = layout.tensor = 2;
     struct layout_prediction out = predict(&model, &layout);
     double count = 4.0 * (BLOCK_MATRICES / 2.0 + 128) + 2 * 256.0 * 64 + FINAL_NORM;
@@ -142,7 +116,7 @@ static double kept(const struct model *model, const struct layout *layout)
 static void test_layout_memory__one_device_by_hand(void **state)
 {
     (void)state;
-    struct layout layout = one_device();
+    struct layout layout = one_device(1);
     struct layout_prediction out = predict(&small, &layout);
     double norms = 2 * (2.0 + 2) * STREAM + 2 * 4.0 * TOKENS;
     double attention = 2.0 * TOKENS * (64 + 2 * 32) + 2 * STREAM + 4.0 * TOKENS * 4;
@@ -179,7 +153,7 @@ static void test_layout_memory__blocks_keep_what_korthikanti_counts(void **state
                               .positions = 2048,
                               .seq_length = 2048,
                               .tied_head = true};
-    struct layout layout = one_device();
+    struct layout layout = one_device(1);
     double sbh = 2048.0 * 4 * 6144, scores = 5.0 * 64 * 2048 / 6144,
            statistics = 2 * 8.0 * 2048 * 4;
     layout.micro_batch = 4;
@@ -200,7 +174,7 @@ static void test_layout_memory__blocks_keep_what_korthikanti_counts(void **state
 static void test_layout_memory__first_stage_has_most_in_flight(void **state)
 {
     (void)state;
-    struct layout layout = one_device();
+    struct layout layout = one_device(1);
     layout.recompute = RECOMPUTE_FULL;
     layout.devices = layout.pipeline = 2;
     double each = 2.0 * STREAM;
@@ -225,7 +199,7 @@ static void test_layout_memory__tables_count_as_blocks_where_that_is_even(void *
     struct model model = small;
     model.blocks = 6;
     model.tied_head = true;
-    struct layout layout = one_device();
+    struct layout layout = one_device(1);
     layout.devices = layout.pipeline = 4;
     struct layout_prediction out = predict(&model, &layout);
     check_near(term(&out, MEMORY_PARAMETERS), 2 * (2.0 * BLOCK), "parameters of the second stage");

@@ -4,6 +4,7 @@
 #include "costmodel/layout_cost.h"
 #include "costmodel/layout_step.h"
 #include "ir/run_case.h"
+#include "layouts.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -71,27 +72,6 @@ static const struct model small = {
     .rope_theta = 1e4,
 };
 
-static struct layout one_device(void)
-{
-    return (struct layout){
-        .framework = FRAMEWORK_MEGATRON,
-        .devices = 1,
-        .pipeline = 1,
-        .virtual_stages = 1,
-        .data = 1,
-        .tensor = 1,
-        .context = 1,
-        .expert = 1,
-        .schedule = SCHEDULE_1F1B,
-        .shard = 1,
-        .micro_batch = 2,
-        .global_batch = 8,
-        .arithmetic = ARITHMETIC_BF16,
-        .fused_attention = true,
-        .fused_cross_entropy = true,
-    };
-}
-
 static struct layout_prediction predict(const struct cluster *cluster, const struct layout *layout)
 {
     struct layout_prediction out = {0};
@@ -100,12 +80,6 @@ static struct layout_prediction predict(const struct cluster *cluster, const str
         layout_time(cluster, &small, layout, &out, &err) != STATUS_OK)
         fail_msg("%s", err.message);
     return out;
-}
-
-static void check_near(double value, double expected, const char *what)
-{
-    if (fabs(value - expected) > 1e-9 * fabs(expected))
-        fail_msg("%s: %.12g, by hand %.12g", what, value, expected);
 }
 
 /* Seconds of the products of one block's weights, forward, of `tokens`: 4 h^2 + 3 h f of them. */
@@ -205,7 +179,7 @@ static void test_layout_time__of_one_device_is_its_products(void **state)
 {
     (void)state;
     const struct cluster cluster = infinite_memory(1);
-    const struct layout layout = one_device();
+    const struct layout layout = one_device(2);
     struct layout_prediction out = predict(&cluster, &layout);
     double forward_s = 8 * (block_products_s(1024) + block_attention_s(2)) + head_products_s(1024);
     double backward_s =
@@ -226,7 +200,7 @@ static void test_layout_time__full_recompute_is_one_forward_more(void **state)
 {
     (void)state;
     const struct cluster cluster = round_cluster(1);
-    struct layout layout = one_device();
+    struct layout layout = one_device(2);
     double none_s = predict(&cluster, &layout).time_s.value;
     layout.recompute = RECOMPUTE_FULL;
     double full_s = predict(&cluster, &layout).time_s.value;
@@ -241,7 +215,7 @@ static void test_layout_time__small_work_waits_for_the_host(void **state)
 {
     (void)state;
     struct cluster cluster = infinite_memory(1);
-    const struct layout layout = one_device();
+    const struct layout layout = one_device(2);
     cluster.groups[0].device.launch_s = 1;
     double second_s = predict(&cluster, &layout).time_s.value;
     cluster.groups[0].device.launch_s = 2;
@@ -252,7 +226,7 @@ static void test_layout_time__gradients_are_reduced_at_the_end(void **state)
 {
     (void)state;
     const struct cluster cluster = infinite_memory(4);
-    struct layout layout = one_device();
+    struct layout layout = one_device(2);
     layout.devices = layout.data = 32;
     layout.global_batch = 2 * 4 * 32;
     struct layout_prediction out = predict(&cluster, &layout);
@@ -273,7 +247,7 @@ static void test_layout_time__tensor_parallel_all_reduces(void **state)
 {
     (void)state;
     const struct cluster cluster = infinite_memory(1);
-    struct layout layout = one_device();
+    struct layout layout = one_device(2);
     layout.framework = FRAMEWORK_DEEPSPEED;
     layout.devices = layout.tensor = 8;
     struct layout_prediction out = predict(&cluster, &layout);
@@ -291,7 +265,7 @@ static void test_layout_time__pipeline_fills_and_empties(void **state)
 {
     (void)state;
     struct cluster cluster = infinite_memory(1);
-    struct layout layout = one_device();
+    struct layout layout = one_device(2);
     cluster.groups[0].tiers[0].bytes_s = 1e30;
     layout.devices = layout.pipeline = 4;
     double block_s = 3 * block_products_s(1024) + 3.5 * block_attention_s(2);
@@ -309,7 +283,7 @@ static void test_layout_time__phases_sum_to_the_step(void **state)
 {
     (void)state;
     const struct cluster cluster = round_cluster(8);
-    struct layout layout = one_device();
+    struct layout layout = one_device(2);
     layout.devices = 64;
     layout.pipeline = layout.tensor = layout.context = 2;
     layout.data = 8;
@@ -335,7 +309,7 @@ static void test_layout_energy__by_hand(void **state)
 {
     (void)state;
     struct cluster cluster = infinite_memory(1);
-    const struct layout layout = one_device();
+    const struct layout layout = one_device(2);
     struct layout_prediction out = predict(&cluster, &layout);
     /* all of it products: at the peak all the time */
     check_near(out.energy_j.value, 300 * out.time_s.value, "energy");
@@ -358,7 +332,7 @@ static void test_layout_energy__waiting_costs_idle_power(void **state)
 {
     (void)state;
     struct cluster cluster = infinite_memory(1);
-    struct layout layout = one_device();
+    struct layout layout = one_device(2);
     cluster.groups[0].tiers[0].bytes_s = 1e30;
     double one_j = predict(&cluster, &layout).energy_j.value;
     double one_s = predict(&cluster, &layout).time_s.value;
@@ -382,7 +356,7 @@ static void test_layout_time__refuses_what_the_cluster_lacks(void **state)
 {
     (void)state;
     struct cluster cluster = round_cluster(1);
-    struct layout layout = one_device();
+    struct layout layout = one_device(2);
     layout.arithmetic = ARITHMETIC_FP8;
     refuse(&cluster, &layout, "round-100 has no peak rate in fp8");
     layout.arithmetic = ARITHMETIC_BF16;
@@ -391,7 +365,7 @@ static void test_layout_time__refuses_what_the_cluster_lacks(void **state)
     layout.devices = layout.data = 8;
     cluster.groups[0].tier_count = 0;
     refuse(&cluster, &layout, "no links");
-    layout = one_device();
+    layout = one_device(2);
     cluster.groups[0].device.efficiency[OPERATION_ATTENTION].count = 0;
     refuse(&cluster, &layout, "no efficiency curve for attention");
     cluster.groups[0].device.memory_bytes_s = 0;
