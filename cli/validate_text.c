@@ -1,8 +1,7 @@
 #include "cli/validate_text.h"
 
-#include "cli/cli.h"
-
 #include "base/units.h"
+#include "cli/cli.h"
 #include "traces/figures.h"
 
 #include <math.h>
