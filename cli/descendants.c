@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include <dirent.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,34 +14,69 @@
 
 static const double PATIENCE_S = 3.0;
 
-/* The fourth field of /proc/PID/stat; the second, a name in parentheses, may have blanks. */
-static pid_t parent_of(const char *pid)
+struct process {
+    pid_t pid, parent;
+    char state; /* as /proc names it: 'Z' is a zombie */
+};
+
+/* The third and fourth field of /proc/PID/stat; the second, a name in parentheses, may have
+ * blanks. */
+static bool read_process(const char *pid, struct process *out)
 {
     char path[64], line[512];
-    int parent = -1;
+    int parent = 0;
+    if (pid[0] < '1' || pid[0] > '9')
+        return false;
     snprintf(path, sizeof path, "/proc/%.20s/stat", pid);
     FILE *file = fopen(path, "re");
     if (file == NULL)
-        return -1;
+        return false;
     size_t bytes = fread(line, 1, sizeof line - 1, file);
     fclose(file);
     line[bytes] = '\0';
     const char *name_end = strrchr(line, ')');
-    if (name_end == NULL || sscanf(name_end, ") %*c %d", &parent) != 1)
-        return -1;
-    return parent;
+    if (name_end == NULL || sscanf(name_end, ") %c %d", &out->state, &parent) != 2)
+        return false;
+    out->pid = (pid_t)strtol(pid, NULL, 10);
+    out->parent = parent;
+    return true;
 }
 
-void kill_children(pid_t parent)
+static void for_each_child(pid_t parent, void (*act)(void *user, const struct process *),
+                           void *user)
 {
+    struct process process;
     DIR *processes = opendir("/proc");
     if (processes == NULL)
         return;
     for (struct dirent *entry = readdir(processes); entry != NULL; entry = readdir(processes))
-        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' &&
-            parent_of(entry->d_name) == parent)
-            kill((pid_t)strtol(entry->d_name, NULL, 10), SIGKILL);
+        if (read_process(entry->d_name, &process) && process.parent == parent)
+            act(user, &process);
     closedir(processes);
+}
+
+static void count(void *user, const struct process *child)
+{
+    struct child_count *counts = user;
+    *(child->state == 'Z' ? &counts->zombies : &counts->living) += 1;
+}
+
+struct child_count count_children(pid_t parent)
+{
+    struct child_count counts = {0};
+    for_each_child(parent, count, &counts);
+    return counts;
+}
+
+static void kill_it(void *user, const struct process *child)
+{
+    (void)user;
+    kill(child->pid, SIGKILL);
+}
+
+void kill_children(pid_t parent)
+{
+    for_each_child(parent, kill_it, NULL);
 }
 
 void adopt_orphans(void)

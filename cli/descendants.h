@@ -2,8 +2,13 @@
 #ifndef TEMPER_CLI_DESCENDANTS_H
 #define TEMPER_CLI_DESCENDANTS_H
 
+#include <stddef.h>
 #include <sys/types.h>
 
+struct child_count {
+    size_t living, zombies; /* a zombie has ended, and its parent has not asked how */
+};
+struct child_count count_children(pid_t parent);
 /* Send SIGKILL to the children of `parent`. */
 void kill_children(pid_t parent);
 /* From here on, what a child of this process leaves behind when it dies becomes a child of this

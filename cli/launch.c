@@ -20,6 +20,10 @@ enum { ENVIRONMENT_LIST_BYTES = 4096 };
 
 /* What mpirun has to end ranks by itself. */
 static const double END_GRACE_S = 4.0;
+/* How often mpirun's children are looked at, and for how long it may leave one of them unreaped. It
+ * does that at once, unless it hangs: Open MPI 4's can, on a lock of PMIx, when a rank dies while
+ * it connects to it. */
+static const double CHILDREN_LOOK_S = 0.5, REAP_GRACE_S = 3.0;
 
 static volatile pid_t launcher_pid;
 static volatile sig_atomic_t signals_seen;
@@ -30,9 +34,11 @@ struct job {
     struct relay relay;
     struct watch watch;
     struct launch_end *end;
-    int dead_rank, dead_signal;  /* as mpirun says; rank -1: it has named none */
-    char hung[WATCH_TEXT_BYTES]; /* which rank hangs; empty: none */
-    double ending_since_s;       /* 0: nobody has ended the ranks */
+    int dead_rank, dead_signal;         /* as mpirun says; rank -1: it has named none */
+    char hung[WATCH_TEXT_BYTES];        /* which rank hangs; empty: none */
+    double ending_since_s;              /* 0: nobody has ended the ranks */
+    double children_looked_s, reaped_s; /* looked at mpirun's children; found none unreaped */
+    bool mpirun_hangs;
 };
 
 /* The first signal asks the ranks to end after their step: mpirun hands SIGUSR1 on to them. The
@@ -186,13 +192,29 @@ static bool hear_banner(void *user, const char *text)
     return hear_named_rank(user, text);
 }
 
+static bool hangs(struct job *job, double now_s)
+{
+    double since_s = now_s - job->children_looked_s;
+    if (job->request->ranks == 1 || since_s < CHILDREN_LOOK_S)
+        return false;
+    job->children_looked_s = now_s;
+    /* A first look, or one after this program was stopped, and perhaps mpirun with it. */
+    if (since_s > REAP_GRACE_S || count_children(launcher_pid).zombies == 0)
+        job->reaped_s = now_s;
+    return now_s - job->reaped_s > REAP_GRACE_S;
+}
+
 /* mpirun asks its ranks to end and kills those that do not. Where it does not get round to it, what
  * is on this host is killed from here, and daemons on others end when their mpirun is gone. */
 static void look_after(void *user)
 {
     struct job *job = user;
     double now_s = clock_s();
-    if (job->ending_since_s == 0 && watch_judge(&job->watch, now_s, job->hung)) {
+    if (!job->mpirun_hangs && hangs(job, now_s)) {
+        job->mpirun_hangs = true;
+        kill_children(launcher_pid);
+        kill(launcher_pid, SIGKILL);
+    } else if (job->ending_since_s == 0 && watch_judge(&job->watch, now_s, job->hung)) {
         job->ending_since_s = now_s;
         kill(launcher_pid, SIGTERM);
     } else if (job->ending_since_s > 0 && now_s - job->ending_since_s > END_GRACE_S) {
@@ -232,6 +254,10 @@ static bool is_death(const struct job *job, int wait_status)
         snprintf(end->what, sizeof end->what, "%s; all ranks were ended", job->hung);
     else if (job->dead_rank >= 0)
         describe_dead_rank(job, job->dead_rank, job->dead_signal);
+    else if (job->mpirun_hangs)
+        snprintf(end->what, sizeof end->what,
+                 "a rank died%s, and mpirun hung; all ranks were ended",
+                 job->watch.is_begun ? "" : " while starting");
     else if (WIFSIGNALED(wait_status) && job->request->ranks == 1)
         describe_dead_rank(job, 0, WTERMSIG(wait_status));
     else if (WIFSIGNALED(wait_status))

@@ -64,6 +64,20 @@ class Hang(Test):
         self.assertEqual(process.returncode, 0, err)
         self.assertIn("rank 0 has not been heard of", err)
 
+    def test_an_mpirun_that_hangs_as_a_rank_dies(self):
+        process = self.start_training("two.json", "--save", "c", "--save-interval", "0",
+                                      "--timeout", "0")
+        ranks = rank_pids(process)
+        os.kill(children(process.pid)[0], signal.SIGSTOP)
+        os.kill(ranks[0], signal.SIGKILL)
+        _, err, seconds = finish(process)
+        self.assertEqual(process.returncode, 1, err)
+        self.assertLess(seconds, END_LIMIT_S)
+        self.assertRegex(err, r"^temper run: a rank died, and mpirun hung; all ranks were ended; ")
+        self.assertEqual(len(err.splitlines()), 1, err)
+        self.assertFalse([pid for pid in ranks if pathlib.Path(f"/proc/{pid}").exists()])
+        self.assertEqual(self.runs()[-1][1], "failed")
+
     def test_no_timeout(self):
         process, ranks = self.stop_rank(1, "--timeout", "0")
         time.sleep(TIMEOUT_S + 2)
