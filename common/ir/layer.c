@@ -195,6 +195,48 @@ double layer_forward_flops(const struct model *model, enum layer_kind kind,
     return layer_part_forward_flops(model, &whole, shape);
 }
 
+/* Products of one MLP: gate, up and down, or up and down. */
+static double mlp_matrices(const struct model *model)
+{
+    return model->family == MODEL_LLAMA ? 3.0 : 2.0;
+}
+
+double experts_forward_flops(const struct model *model, const struct micro_batch_shape *shape)
+{
+    double tokens = (double)shape->sequences * (double)shape->seq_length;
+    double columns = (double)model->experts_per_token * (double)model->expert_ffn;
+    double gate = model->shared_ffn > 0 ? 1.0 : 0.0;
+    columns += (double)model->shared_ffn;
+    return 2.0 * tokens * (double)model->hidden *
+           (mlp_matrices(model) * columns + (double)model->experts + gate);
+}
+
+double block_forward_flops(const struct model *model, bool has_experts,
+                           const struct micro_batch_shape *shape)
+{
+    double attention = layer_forward_flops(model, LAYER_ATTENTION, shape);
+    if (has_experts)
+        return attention + experts_forward_flops(model, shape);
+    return attention + layer_forward_flops(model, LAYER_MLP, shape);
+}
+
+/* The encoder's head has a dense layer before its decoder. */
+static double head_columns(const struct model *model, const struct layer_part *part)
+{
+    double columns = (double)part_vocab_rows(model, part);
+    return model->bidirectional ? columns + (double)model->hidden : columns;
+}
+
+double model_forward_flops(const struct model *model, const struct micro_batch_shape *shape)
+{
+    int64_t with = model_expert_blocks(model);
+    double flops = layer_forward_flops(model, LAYER_HEAD, shape);
+    flops += (double)(model->blocks - with) * block_forward_flops(model, false, shape);
+    if (with > 0)
+        flops += (double)with * block_forward_flops(model, true, shape);
+    return flops;
+}
+
 double layer_part_forward_flops(const struct model *model, const struct layer_part *part,
                                 const struct micro_batch_shape *shape)
 {
@@ -202,16 +244,15 @@ double layer_part_forward_flops(const struct model *model, const struct layer_pa
     double hidden = (double)model->hidden, ways = (double)part->ways;
     double context = (double)model->heads * (double)model->head_dim / ways;
     double qkv = context + 2.0 * (double)model->kv_heads * (double)model->head_dim / ways;
-    double mlp_matrices = model->family == MODEL_LLAMA ? 3.0 : 2.0;
 
     switch (part->kind) {
     case LAYER_ATTENTION:
         return 2.0 * tokens *
                (hidden * qkv + context * hidden + 2.0 * (double)shape->seq_length * context);
     case LAYER_MLP:
-        return 2.0 * tokens * mlp_matrices * hidden * (double)model->ffn / ways;
+        return 2.0 * tokens * mlp_matrices(model) * hidden * (double)model->ffn / ways;
     case LAYER_HEAD: /* padding is multiplied like the rest */
-        return 2.0 * tokens * hidden * (double)part_vocab_rows(model, part);
+        return 2.0 * tokens * hidden * head_columns(model, part);
     default: /* the embedding looks rows up and multiplies nothing */
         return 0.0;
     }

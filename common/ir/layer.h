@@ -105,7 +105,9 @@ struct tensor_spec {
     double init_deviation; /* of INIT_NORMAL: 0.02, residual projections 0.02 / sqrt(2 * blocks) */
 };
 
-/* The whole layer's own tensors in memory order, matrices before vectors and the norm's before
+/* Of a model that model_check_executable passes (of others they list what such a model has; what
+ * is more counts in layer_parameter_count alone).
+ * The whole layer's own tensors in memory order, matrices before vectors and the norm's before
  * other vectors; returns how many. */
 size_t layer_tensors(const struct model *model, enum layer_kind kind,
                      struct tensor_spec out[LAYER_TENSORS_MAX]);
@@ -113,7 +115,10 @@ uint64_t tensor_count(const struct tensor_spec *spec); /* rows * cols */
 /* The HF name ("transformer.h.3.attn.c_attn.weight"); returns `name`. */
 const char *tensor_name(const struct tensor_spec *spec, int64_t block,
                         char name[TENSOR_NAME_BYTES]);
+/* Of every model. LAYER_MLP is a block without experts; a block with them has `experts` (of
+ * model->experts: all, or those that one token passes), router, shared expert and norm. */
 uint64_t layer_parameter_count(const struct model *model, enum layer_kind kind);
+uint64_t experts_parameter_count(const struct model *model, int64_t experts);
 /* Elements of the layer in the flat parameter array: the tensors one behind the other, the whole
  * rounded up to LAYER_ALIGN_ELEMENTS. */
 enum { LAYER_ALIGN_ELEMENTS = 16 };
@@ -189,10 +194,18 @@ struct micro_batch_shape {
 };
 
 /* Floating-point operations of the matrix products (2mnk each; causal attention counts the whole
- * s x s square, as Narayanan et al. 2021 do) for one micro-batch. Backward is twice forward,
- * without recomputation. */
+ * s x s square, as Narayanan et al. 2021 do, which is what bidirectional attention computes) for
+ * one micro-batch. Backward is twice forward, without recomputation. */
 double layer_forward_flops(const struct model *model, enum layer_kind kind,
                            const struct micro_batch_shape *shape);
+/* Of the same in place of LAYER_MLP in a block with experts: each token passes the router,
+ * experts_per_token experts and the shared one. */
+double experts_forward_flops(const struct model *model, const struct micro_batch_shape *shape);
+/* Attention and MLP, or experts, of one block. */
+double block_forward_flops(const struct model *model, bool has_experts,
+                           const struct micro_batch_shape *shape);
+/* All layers of the model. */
+double model_forward_flops(const struct model *model, const struct micro_batch_shape *shape);
 /* Of one rank's part. */
 double layer_part_forward_flops(const struct model *model, const struct layer_part *part,
                                 const struct micro_batch_shape *shape);

@@ -163,11 +163,37 @@ const char *tensor_name(const struct tensor_spec *spec, int64_t block, char name
     return name;
 }
 
+/* What the executor's layers have not: biases of q, k and v; of an encoder the table of segments
+ * and the norm behind the embedding, the dense layer before the decoder and the decoder's bias. The
+ * norm between those two is where gpt2 has its last one. */
+static uint64_t variant_parameter_count(const struct model *model, enum layer_kind kind)
+{
+    uint64_t hidden = (uint64_t)model->hidden;
+
+    if (kind == LAYER_ATTENTION && model->qkv_bias)
+        return (uint64_t)((model->heads + 2 * model->kv_heads) * model->head_dim);
+    if (kind == LAYER_EMBEDDING && model->bidirectional)
+        return ((uint64_t)model->segments + 2) * hidden;
+    if (kind == LAYER_HEAD && model->bidirectional)
+        return hidden * hidden + hidden + (uint64_t)model->vocab;
+    return 0;
+}
+
+uint64_t experts_parameter_count(const struct model *model, int64_t experts)
+{
+    enum { MATRICES = 3 }; /* gate, up, down */
+    uint64_t columns = (uint64_t)(experts * model->expert_ffn + model->shared_ffn);
+    uint64_t rows = (uint64_t)model->experts + 1; /* router; norm */
+    if (model->shared_ffn > 0)
+        rows++; /* the shared expert's gate */
+    return (uint64_t)model->hidden * (MATRICES * columns + rows);
+}
+
 uint64_t layer_parameter_count(const struct model *model, enum layer_kind kind)
 {
     struct tensor_spec tensors[LAYER_TENSORS_MAX];
     size_t count = layer_tensors(model, kind, tensors);
-    uint64_t sum = 0;
+    uint64_t sum = variant_parameter_count(model, kind);
     for (size_t i = 0; i < count; i++)
         sum += tensor_count(&tensors[i]);
     return sum;

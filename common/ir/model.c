@@ -21,6 +21,7 @@ const struct name_list model_family_names = {families, MODEL_FAMILY_COUNT};
 /* clang-format off */
 #define ROW(key_, member_, ...) FIELD_ROW(struct model, key_, member_, __VA_ARGS__)
 enum { WEIGHT_ROWS_FIRST = 1, WEIGHT_ROWS = 11 };
+enum { EXPERT_ROWS_FIRST = 15, EXPERT_ROWS = 5, VARIANT_ROWS = 3 };
 static const struct field model_rows[] = {
     ROW("name", name, FIELD_TEXT, .capacity = MODEL_NAME_BYTES),
     /* WEIGHT_ROWS rows: what shapes the weights, or what they are trained to expect */
@@ -39,6 +40,16 @@ static const struct field model_rows[] = {
     ROW("positions", positions, FIELD_INT64, FIELD_RANGE(1, MODEL_POSITIONS_MAX)),
     ROW("sliding_window", sliding_window, FIELD_INT64, FIELD_RANGE(0, MODEL_POSITIONS_MAX)),
     ROW("seq_length", seq_length, FIELD_INT64, FIELD_RANGE(1, MODEL_POSITIONS_MAX)),
+    /* EXPERT_ROWS rows, then VARIANT_ROWS: written, and part of the hash, where they are not 0 */
+    ROW("experts", experts, FIELD_INT64, FIELD_RANGE(0, MODEL_EXPERTS_MAX), .optional = true),
+    ROW("experts_per_token", experts_per_token, FIELD_INT64, FIELD_RANGE(0, MODEL_EXPERTS_MAX),
+        .optional = true),
+    ROW("expert_ffn", expert_ffn, FIELD_INT64, FIELD_RANGE(0, MODEL_FFN_MAX), .optional = true),
+    ROW("shared_ffn", shared_ffn, FIELD_INT64, FIELD_RANGE(0, MODEL_FFN_MAX), .optional = true),
+    ROW("moe_every", moe_every, FIELD_INT64, FIELD_RANGE(0, MODEL_BLOCKS_MAX), .optional = true),
+    ROW("qkv_bias", qkv_bias, FIELD_BOOL, .optional = true),
+    ROW("bidirectional", bidirectional, FIELD_BOOL, .optional = true),
+    ROW("segments", segments, FIELD_INT64, FIELD_RANGE(0, MODEL_VOCAB_MAX), .optional = true),
 };
 #undef ROW
 
@@ -59,6 +70,10 @@ static const struct field override_rows[] = {
 static const struct field_table model_table = {model_rows,
                                                sizeof(model_rows) / sizeof(model_rows[0])};
 static const struct field_table weight_table = {model_rows + WEIGHT_ROWS_FIRST, WEIGHT_ROWS};
+static const struct field_table plain_table = {model_rows, EXPERT_ROWS_FIRST};
+static const struct field_table expert_table = {model_rows + EXPERT_ROWS_FIRST, EXPERT_ROWS};
+static const struct field_table variant_table = {model_rows + EXPERT_ROWS_FIRST + EXPERT_ROWS,
+                                                 VARIANT_ROWS};
 static const struct field_table override_table = {override_rows,
                                                   sizeof(override_rows) / sizeof(override_rows[0])};
 
@@ -72,12 +87,56 @@ size_t model_layer_count(const struct model *model)
     return 2 * (size_t)model->blocks + 2;
 }
 
+bool model_block_has_experts(const struct model *model, int64_t block)
+{
+    return model->experts > 0 && (block + 1) % model->moe_every == 0;
+}
+
+int64_t model_expert_blocks(const struct model *model)
+{
+    return model->experts > 0 ? model->blocks / model->moe_every : 0;
+}
+
+/* With `experts` of those that a block has. */
+static uint64_t count_with(const struct model *model, int64_t experts)
+{
+    uint64_t expert_blocks = (uint64_t)model_expert_blocks(model);
+    return layer_parameter_count(model, LAYER_EMBEDDING) +
+           (uint64_t)model->blocks * layer_parameter_count(model, LAYER_ATTENTION) +
+           ((uint64_t)model->blocks - expert_blocks) * layer_parameter_count(model, LAYER_MLP) +
+           expert_blocks * experts_parameter_count(model, experts) +
+           layer_parameter_count(model, LAYER_HEAD);
+}
+
 uint64_t model_parameter_count(const struct model *model)
 {
-    return layer_parameter_count(model, LAYER_EMBEDDING) +
-           (uint64_t)model->blocks * (layer_parameter_count(model, LAYER_ATTENTION) +
-                                      layer_parameter_count(model, LAYER_MLP)) +
-           layer_parameter_count(model, LAYER_HEAD);
+    return count_with(model, model->experts);
+}
+
+uint64_t model_active_parameter_count(const struct model *model)
+{
+    return count_with(model, model->experts_per_token);
+}
+
+enum status model_check_executable(const struct model *model, const char *where, struct error *err)
+{
+    static const char instead[] = "temper plan --cluster plans it; profile, run and plans of "
+                                  "measured profiles need a gpt2, llama or mistral model";
+    if (model->experts > 0)
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "%s: its blocks have %lld experts (%s), which the executor cannot run: %s",
+                         where, (long long)model->experts, model_type_name(model), instead);
+    if (model->bidirectional)
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "%s: its attention is bidirectional (%s), and the executor's is causal: "
+                         "%s",
+                         where, model_type_name(model), instead);
+    if (model->qkv_bias)
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "%s: its q, k and v have biases (%s), which the executor's llama blocks "
+                         "have not: %s",
+                         where, model_type_name(model), instead);
+    return STATUS_OK;
 }
 
 /* ---- validation ---- */
@@ -127,6 +186,60 @@ static enum status check_lengths(const struct model *m, const char *where, const
     return STATUS_OK;
 }
 
+/* A key that must be 0 (false) unless `owner` has the value that brings it. */
+static enum status foreign(const char *where, const char *prefix, const char *key,
+                           const char *owner, struct error *err)
+{
+    return error_set(err, STATUS_INVALID, "%s: key '%s%s': must be 0 or false without %s", where,
+                     prefix, key, owner);
+}
+
+static enum status check_experts(const struct model *m, const char *where, const char *prefix,
+                                 struct error *err)
+{
+    const struct {
+        const char *key;
+        int64_t value, most;
+    } rows[] = {{"experts_per_token", m->experts_per_token, m->experts},
+                {"expert_ffn", m->expert_ffn, MODEL_FFN_MAX},
+                {"moe_every", m->moe_every, m->blocks},
+                {"shared_ffn", m->shared_ffn, MODEL_FFN_MAX}};
+    enum { NEEDED = 3 };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        if (m->experts == 0 && rows[i].value != 0)
+            return foreign(where, prefix, rows[i].key, "experts", err);
+        if (m->experts > 0 && i < NEEDED && (rows[i].value < 1 || rows[i].value > rows[i].most))
+            return error_set(err, STATUS_INVALID,
+                             "%s: key '%s%s': must be from 1 to %lld with %lld experts, is %lld",
+                             where, prefix, rows[i].key, (long long)rows[i].most,
+                             (long long)m->experts, (long long)rows[i].value);
+    }
+    if (m->experts > 0 && m->family != MODEL_LLAMA)
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "%s: key '%sexperts': only llama's blocks may have experts, gpt2's have "
+                         "none",
+                         where, prefix);
+    if (m->experts * m->expert_ffn > MODEL_EXPERT_COLUMNS_MAX)
+        return error_set(err, STATUS_INVALID,
+                         "%s: key '%sexpert_ffn': experts %lld times expert_ffn %lld is over %d",
+                         where, prefix, (long long)m->experts, (long long)m->expert_ffn,
+                         MODEL_EXPERT_COLUMNS_MAX);
+    return STATUS_OK;
+}
+
+static enum status check_variants(const struct model *m, const char *where, const char *prefix,
+                                  struct error *err)
+{
+    if (m->qkv_bias && m->family != MODEL_LLAMA)
+        return foreign(where, prefix, "qkv_bias", "family llama: gpt2 has all biases", err);
+    if (m->bidirectional && m->family != MODEL_GPT2)
+        return foreign(where, prefix, "bidirectional", "family gpt2", err);
+    if (m->segments != 0 && !m->bidirectional)
+        return foreign(where, prefix, "segments", "bidirectional", err);
+    return STATUS_OK;
+}
+
 enum status model_validate_at(const struct model *model, const char *where, const char *prefix,
                               struct error *err)
 {
@@ -136,6 +249,8 @@ enum status model_validate_at(const struct model *model, const char *where, cons
     TRY(fields_check(&model_table, model, where, prefix, err));
     TRY(check_attention(model, where, prefix, err));
     TRY(check_lengths(model, where, prefix, err));
+    TRY(check_experts(model, where, prefix, err));
+    TRY(check_variants(model, where, prefix, err));
     if (!(model->norm_epsilon > 0.0 && model->norm_epsilon < 1.0))
         return error_set(err, STATUS_INVALID,
                          "%s: key '%snorm_epsilon': must be between 0 and 1, is %g", where, prefix,
@@ -188,6 +303,8 @@ static enum status apply_overrides(struct model *m, const struct model_overrides
     if (m->family == MODEL_GPT2)
         m->ffn = m->ffn * m->hidden / old_hidden;
     override(&m->ffn, o->ffn);
+    if (m->moe_every == 1) /* no block has an MLP of its own */
+        override(&m->expert_ffn, o->ffn);
     if (m->family == MODEL_GPT2 || m->heads % m->kv_heads != 0)
         m->kv_heads = m->heads;
     override(&m->kv_heads, o->kv_heads);
@@ -261,10 +378,26 @@ enum status model_load(struct model *out, const char *source,
 
 /* ---- inside other files ---- */
 
+/* Whether the last rows of the table say anything: what was written before they were there stays
+ * as it was, and so do its hashes. */
+static bool has_experts(const struct model *model)
+{
+    return model->experts > 0;
+}
+
+static bool is_variant(const struct model *model)
+{
+    return model->qkv_bias || model->bidirectional || model->segments > 0;
+}
+
 void model_write(const struct model *model, const char *key, struct jout *out)
 {
     jout_begin_object(out, key);
-    fields_write(&model_table, model, out);
+    fields_write(&plain_table, model, out);
+    if (has_experts(model))
+        fields_write(&expert_table, model, out);
+    if (is_variant(model))
+        fields_write(&variant_table, model, out);
     jout_end(out);
 }
 
@@ -301,7 +434,10 @@ uint64_t model_hash(const struct model *model)
 {
     int64_t positions = position_rows(model);
     uint64_t hash = fields_hash(&weight_table, model, 0);
-    return hash_mix(hash, &positions, sizeof(positions));
+    hash = hash_mix(hash, &positions, sizeof(positions));
+    if (has_experts(model))
+        hash = fields_hash(&expert_table, model, hash);
+    return is_variant(model) ? fields_hash(&variant_table, model, hash) : hash;
 }
 
 bool model_same_weights(const struct model *a, const struct model *b)

@@ -13,6 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What a block computes. HF's types are families with some of the fields below: mistral is llama
+ * with a window, qwen2 llama with biases of q, k, v, mixtral and qwen2_moe llama with experts, bert
+ * gpt2 without a causal mask. */
 enum model_family {
     MODEL_GPT2,  /* LayerNorm, learned positions, GELU (tanh), biases, weights stored [in, out] */
     MODEL_LLAMA, /* RMSNorm, RoPE, SwiGLU, grouped-query attention, weights stored [out, in] */
@@ -37,6 +40,24 @@ struct model {
     double norm_epsilon;
     double rope_theta; /* llama */
     bool tied_head;    /* the head's matrix is the token embedding */
+
+    /* Mixture of experts, of llama only: in place of one MLP `experts` of them, of which a router
+     * ([experts, hidden]) picks experts_per_token for each token. All 0: every block has one MLP
+     * of ffn columns. */
+    int64_t experts;
+    int64_t experts_per_token; /* 1 .. experts */
+    int64_t expert_ffn;        /* inner width of one expert */
+    /* 0: none; else inner width of an MLP that every token passes beside its experts, weighted by
+     * a gate [1, hidden] (qwen2_moe). Of several shared experts it is the sum of their widths. */
+    int64_t shared_ffn;
+    int64_t moe_every; /* block i has experts when (i + 1) % moe_every == 0; 1: every block */
+
+    bool qkv_bias; /* llama: q, k and v have biases (qwen2) */
+    /* gpt2: an encoder (bert). No causal mask; norms after the residual additions, so that the one
+     * which gpt2 has before the head stands behind the embedding; a head for masked tokens: dense
+     * [hidden, hidden] with bias, norm, decoder with a bias [vocab]. No pooler. */
+    bool bidirectional;
+    int64_t segments; /* bidirectional: rows of the table of segments ([segments, hidden]); or 0 */
 };
 
 /* Size options that override a model's config; 0 means "as the config says". */
@@ -51,6 +72,11 @@ struct model_overrides {
  * name file and key and list the supported names or types. */
 enum status model_load(struct model *out, const char *source,
                        const struct model_overrides *overrides, struct error *err);
+
+/* The executor and the profiler have neither experts nor encoders nor biases in llama's blocks:
+ * STATUS_UNSUPPORTED names `where`, the property and what works instead. Who describes such a model
+ * (parameters, FLOPs, plans from a cluster's description) need not ask. */
+enum status model_check_executable(const struct model *model, const char *where, struct error *err);
 
 /* Check every relation between the fields; `where` stands before the message. */
 enum status model_validate(const struct model *model, const char *where, struct error *err);
@@ -71,8 +97,13 @@ bool model_same_weights(const struct model *a, const struct model *b);
 /* Content hash of the same. */
 uint64_t model_hash(const struct model *model);
 
-size_t model_layer_count(const struct model *model); /* 2 * blocks + 2 */
-uint64_t model_parameter_count(const struct model *model);
-const char *model_family_name(enum model_family family); /* "gpt2", "llama": HF model_type */
+size_t model_layer_count(const struct model *model);       /* 2 * blocks + 2 */
+uint64_t model_parameter_count(const struct model *model); /* all that is trained */
+/* Of them those that one token passes: experts_per_token experts in place of all. */
+uint64_t model_active_parameter_count(const struct model *model);
+bool model_block_has_experts(const struct model *model, int64_t block);
+int64_t model_expert_blocks(const struct model *model);  /* how many blocks have experts */
+const char *model_family_name(enum model_family family); /* "gpt2", "llama" */
+const char *model_type_name(const struct model *model);  /* HF model_type: "gpt2", "mixtral" */
 
 #endif

@@ -1,4 +1,4 @@
-/* Hugging Face config.json in and out: types gpt2, llama and mistral.
+/* Hugging Face config.json in and out.
  *
  * Keys that only matter elsewhere (dropout, token ids, dtype, cache) are passed over. A key that
  * would change the arithmetic into something temper does not compute is refused by name. */
@@ -36,6 +36,31 @@ static const struct field llama_rows[] = {
     ROW("rope_theta", rope_theta, FIELD_REAL, .optional = true),
     ROW("tie_word_embeddings", tied_head, FIELD_BOOL, .optional = true),
 };
+/* What these types have beside llama's keys. */
+static const struct field mixtral_rows[] = {
+    ROW("num_local_experts", experts, FIELD_INT64, FIELD_RANGE(1, MODEL_EXPERTS_MAX)),
+    ROW("num_experts_per_tok", experts_per_token, FIELD_INT64, FIELD_RANGE(1, MODEL_EXPERTS_MAX)),
+};
+static const struct field qwen2_moe_rows[] = {
+    ROW("num_experts", experts, FIELD_INT64, FIELD_RANGE(1, MODEL_EXPERTS_MAX)),
+    ROW("num_experts_per_tok", experts_per_token, FIELD_INT64, FIELD_RANGE(1, MODEL_EXPERTS_MAX)),
+    ROW("moe_intermediate_size", expert_ffn, FIELD_INT64, FIELD_RANGE(1, MODEL_FFN_MAX)),
+    ROW("shared_expert_intermediate_size", shared_ffn, FIELD_INT64, FIELD_RANGE(0, MODEL_FFN_MAX)),
+    ROW("decoder_sparse_step", moe_every, FIELD_INT64, FIELD_RANGE(1, MODEL_BLOCKS_MAX),
+        .optional = true),
+};
+static const struct field bert_rows[] = {
+    ROW("num_hidden_layers", blocks, FIELD_INT64, FIELD_RANGE(1, MODEL_BLOCKS_MAX)),
+    ROW("hidden_size", hidden, FIELD_INT64, FIELD_RANGE(1, MODEL_HIDDEN_MAX)),
+    ROW("num_attention_heads", heads, FIELD_INT64, FIELD_RANGE(1, MODEL_HEADS_MAX)),
+    ROW("intermediate_size", ffn, FIELD_INT64, FIELD_RANGE(1, MODEL_FFN_MAX)),
+    ROW("max_position_embeddings", positions, FIELD_INT64, FIELD_RANGE(1, MODEL_POSITIONS_MAX)),
+    ROW("vocab_size", vocab, FIELD_INT64, FIELD_RANGE(1, MODEL_VOCAB_MAX)),
+    ROW("type_vocab_size", segments, FIELD_INT64, FIELD_RANGE(0, MODEL_VOCAB_MAX),
+        .optional = true),
+    ROW("layer_norm_eps", norm_epsilon, FIELD_REAL, .optional = true),
+    ROW("tie_word_embeddings", tied_head, FIELD_BOOL, .optional = true),
+};
 static const struct field window_row =
     ROW("sliding_window", sliding_window, FIELD_INT64, FIELD_RANGE(1, MODEL_POSITIONS_MAX),
         .optional = true);
@@ -45,11 +70,17 @@ static const struct field window_row =
 static const struct field_table gpt2_table = {gpt2_rows, sizeof(gpt2_rows) / sizeof(gpt2_rows[0])};
 static const struct field_table llama_table = {llama_rows,
                                                sizeof(llama_rows) / sizeof(llama_rows[0])};
+static const struct field_table mixtral_table = {mixtral_rows,
+                                                 sizeof(mixtral_rows) / sizeof(mixtral_rows[0])};
+static const struct field_table qwen2_moe_table = {qwen2_moe_rows, sizeof(qwen2_moe_rows) /
+                                                                       sizeof(qwen2_moe_rows[0])};
+static const struct field_table bert_table = {bert_rows, sizeof(bert_rows) / sizeof(bert_rows[0])};
 static const struct field_table window_table = {&window_row, 1};
+static const struct field_table no_table = {NULL, 0};
 
-static enum status read_gpt2(const struct jin *at, struct model *m, struct error *err);
-static enum status read_llama(const struct jin *at, struct model *m, struct error *err);
-static enum status read_mistral(const struct jin *at, struct model *m, struct error *err);
+typedef enum status read_rest(const struct jin *at, struct model *model, struct error *err);
+static read_rest read_gpt2, read_llama, read_mistral, read_mixtral, read_qwen2, read_qwen2_moe,
+    read_bert;
 
 static const struct hf_type {
     const char *model_type;
@@ -58,8 +89,9 @@ static const struct hf_type {
     const char *activation_key;
     const char *activations[3]; /* names of the function that temper computes */
     const struct field_table *table;
-    struct model defaults; /* for optional keys, as HF has them */
-    enum status (*read)(const struct jin *at, struct model *model, struct error *err);
+    const struct field_table *more; /* beside it: the type's own */
+    struct model defaults;          /* for optional keys, as HF has them */
+    read_rest *read;
 } hf_types[] = {
     {"gpt2",
      "GPT2LMHeadModel",
@@ -67,6 +99,7 @@ static const struct hf_type {
      "activation_function",
      {"gelu_new", "gelu_pytorch_tanh"},
      &gpt2_table,
+     &no_table,
      {.family = MODEL_GPT2, .norm_epsilon = 1e-5, .tied_head = true},
      read_gpt2},
     {"llama",
@@ -75,6 +108,7 @@ static const struct hf_type {
      "hidden_act",
      {"silu", "swish"},
      &llama_table,
+     &no_table,
      {.family = MODEL_LLAMA, .norm_epsilon = 1e-6, .rope_theta = 1e4},
      read_llama},
     {"mistral",
@@ -83,8 +117,53 @@ static const struct hf_type {
      "hidden_act",
      {"silu", "swish"},
      &llama_table,
+     &no_table,
      {.family = MODEL_LLAMA, .norm_epsilon = 1e-6, .rope_theta = 1e4},
      read_mistral},
+    {"mixtral",
+     "MixtralForCausalLM",
+     "MixtralModel",
+     "hidden_act",
+     {"silu", "swish"},
+     &llama_table,
+     &mixtral_table,
+     {.family = MODEL_LLAMA, .norm_epsilon = 1e-5, .rope_theta = 1e6, .moe_every = 1},
+     read_mixtral},
+    {"qwen2",
+     "Qwen2ForCausalLM",
+     "Qwen2Model",
+     "hidden_act",
+     {"silu", "swish"},
+     &llama_table,
+     &no_table,
+     {.family = MODEL_LLAMA, .norm_epsilon = 1e-6, .rope_theta = 1e4, .qkv_bias = true},
+     read_qwen2},
+    {"qwen2_moe",
+     "Qwen2MoeForCausalLM",
+     "Qwen2MoeModel",
+     "hidden_act",
+     {"silu", "swish"},
+     &llama_table,
+     &qwen2_moe_table,
+     {.family = MODEL_LLAMA,
+      .norm_epsilon = 1e-6,
+      .rope_theta = 1e4,
+      .qkv_bias = true,
+      .moe_every = 1},
+     read_qwen2_moe},
+    {"bert",
+     "BertForMaskedLM",
+     "BertModel",
+     "hidden_act",
+     {"gelu", "gelu_new"},
+     &bert_table,
+     &no_table,
+     {.family = MODEL_GPT2,
+      .norm_epsilon = 1e-12,
+      .tied_head = true,
+      .bidirectional = true,
+      .segments = 2},
+     read_bert},
 };
 enum { HF_TYPE_COUNT = sizeof(hf_types) / sizeof(hf_types[0]) };
 
@@ -141,8 +220,10 @@ static enum status check_required(const struct hf_type *type, const struct jin *
     const struct field *missing = NULL;
     struct text list = {0};
 
-    for (size_t i = 0; i < type->table->count; i++) {
-        const struct field *row = &type->table->rows[i];
+    for (size_t i = 0; i < type->table->count + type->more->count; i++) {
+        bool is_own = i >= type->table->count;
+        const struct field *row =
+            is_own ? &type->more->rows[i - type->table->count] : &type->table->rows[i];
         if (row->optional)
             continue;
         text_printf(&list, "%s%s", list.bytes > 0 ? ", " : "", row->key);
@@ -305,6 +386,54 @@ static enum status read_mistral(const struct jin *at, struct model *m, struct er
     return read_llama(at, m, err);
 }
 
+/* ---- mixtral, qwen2, qwen2_moe ---- */
+
+static enum status read_mixtral(const struct jin *at, struct model *m, struct error *err)
+{
+    m->expert_ffn = m->ffn;
+    TRY(fields_read(&window_table, at, m, err));
+    return read_llama(at, m, err);
+}
+
+static enum status read_qwen2(const struct jin *at, struct model *m, struct error *err)
+{
+    TRY(require_false(at, "use_sliding_window",
+                      "a window in some of the blocks is not supported; set it to false", err));
+    return read_llama(at, m, err);
+}
+
+static enum status read_qwen2_moe(const struct jin *at, struct model *m, struct error *err)
+{
+    struct jin dense;
+
+    TRY(jin_bool_opt(at, "qkv_bias", &m->qkv_bias, err));
+    if (jin_has(at, "mlp_only_layers")) {
+        TRY(jin_array(at, "mlp_only_layers", &dense, err));
+        if (jin_length(&dense) > 0)
+            return unsupported(at, "mlp_only_layers", err,
+                               "a list of blocks is not supported; decoder_sparse_step says which "
+                               "blocks have experts");
+    }
+    return read_qwen2(at, m, err);
+}
+
+/* ---- bert ---- */
+
+static enum status read_bert(const struct jin *at, struct model *m, struct error *err)
+{
+    const char *positions = "absolute";
+
+    TRY(check_head_dim(at, "num_attention_heads", "hidden_size", m, err));
+    m->head_dim = m->hidden / m->heads;
+    m->kv_heads = m->heads;
+    TRY(jin_string_opt(at, "position_embedding_type", &positions, err));
+    if (strcmp(positions, "absolute") != 0)
+        return unsupported(at, "position_embedding_type", err, "must be 'absolute'");
+    TRY(require_false(at, "is_decoder", "bert as a decoder is not supported; set it to false",
+                      err));
+    return require_false(at, "add_cross_attention", "cross-attention is not supported", err);
+}
+
 /* ---- in ---- */
 
 /* The file's name, in characters that every format can hold. */
@@ -329,6 +458,7 @@ static enum status read_config(const struct jin *at, const char *path, struct mo
     struct model model = type->defaults;
     TRY(check_required(type, at, err));
     TRY(fields_read(type->table, at, &model, err));
+    TRY(fields_read(type->more, at, &model, err));
     TRY(check_architecture(type, at, err));
     TRY(check_activation(type, at, err));
     TRY(check_epsilon(type, at, &model, err));
@@ -350,11 +480,24 @@ enum status model_load_hf(struct model *out, const char *path, struct error *err
 
 /* ---- out ---- */
 
-static const struct hf_type *type_of(const struct model *model)
+const char *model_type_name(const struct model *model)
 {
     if (model->family == MODEL_GPT2)
-        return &hf_types[0];
-    return model->sliding_window > 0 ? &hf_types[2] : &hf_types[1];
+        return model->bidirectional ? "bert" : "gpt2";
+    if (model->experts > 0)
+        return model->qkv_bias || model->shared_ffn > 0 || model->moe_every > 1 ? "qwen2_moe"
+                                                                                : "mixtral";
+    if (model->qkv_bias)
+        return "qwen2";
+    return model->sliding_window > 0 ? "mistral" : "llama";
+}
+
+static const struct hf_type *type_of(const struct model *model)
+{
+    const struct hf_type *type = hf_types;
+    while (strcmp(type->model_type, model_type_name(model)) != 0)
+        type++;
+    return type;
 }
 
 enum status model_write_hf_config(const struct model *model, struct text *out, struct error *err)
@@ -368,8 +511,11 @@ enum status model_write_hf_config(const struct model *model, struct text *out, s
     jout_string(json, "model_type", type->model_type);
     jout_string(json, type->activation_key, type->activations[0]);
     fields_write(type->table, model, json);
-    if (model->family == MODEL_GPT2)
+    fields_write(type->more, model, json);
+    if (type->read == read_gpt2)
         jout_int(json, "n_ctx", model->positions);
+    if (type->read == read_qwen2_moe)
+        jout_bool(json, "qkv_bias", model->qkv_bias);
     if (model->sliding_window > 0)
         jout_int(json, "sliding_window", model->sliding_window);
     jout_string(json, "torch_dtype", "float32");

@@ -15,6 +15,8 @@ enum model_limit {
     MODEL_CONTEXT_MAX = 1 << 22, /* heads * head_dim */
     MODEL_VOCAB_MAX = 1 << 24,
     MODEL_POSITIONS_MAX = 1 << 24,
+    MODEL_EXPERTS_MAX = 1 << 16,
+    MODEL_EXPERT_COLUMNS_MAX = 1 << 22, /* experts * expert_ffn */
 };
 
 /* The built-in model of this name, or NULL. Its seq_length is not set. */
@@ -24,7 +26,7 @@ void model_builtin_names(struct text *out);
 
 /* Read an HF config.json; seq_length is not set. */
 enum status model_load_hf(struct model *out, const char *path, struct error *err);
-/* "gpt2, llama, mistral" */
+/* "gpt2, llama, mistral, ..." */
 void model_hf_types(struct text *out);
 
 /* model_validate for a model inside a file: keys are named "PREFIXkey". */

@@ -101,6 +101,11 @@ static enum status check_schedule(const struct plan *plan, const char *where, st
                          where, schedule_name(SCHEDULE_1F1B));
     if (schedule_check(&shape, err) != STATUS_OK)
         return error_prefix(err, "%s: key 'schedule'", where);
+    if (plan->schedule >= SCHEDULE_RUN_COUNT)
+        return error_set(err, STATUS_INVALID,
+                         "%s: key 'schedule': '%s' is planned but not run: has to be gpipe, 1f1b "
+                         "or interleaved",
+                         where, schedule_name(plan->schedule));
     return STATUS_OK;
 }
 
@@ -318,6 +323,7 @@ enum status plan_validate(const struct plan *plan, const char *where, struct err
     char hash[HASH_TEXT_BYTES];
 
     TRY(model_validate_at(&plan->model, where, "model.", err));
+    TRY(model_check_executable(&plan->model, where, err));
     TRY(fields_check(&plan_table, plan, where, "", err));
     TRY(check_degrees(plan, where, err));
     TRY(check_layers(plan, where, err));

@@ -178,6 +178,41 @@ static void test_layer__llama_flops_follow_the_weights(void **state)
     assert_true(layer_forward_flops(&model, LAYER_ATTENTION, &shape) == attention);
 }
 
+static void test_layer__a_token_passes_its_experts_and_the_shared_one(void **state)
+{
+    (void)state;
+    struct model model = load("mixtral-8x7b");
+    struct micro_batch_shape shape = {.sequences = 2, .seq_length = 16, .threads = 1};
+    double attention = layer_forward_flops(&model, LAYER_ATTENTION, &shape);
+    double head = layer_forward_flops(&model, LAYER_HEAD, &shape);
+    /* two experts of gate, up and down; a router of eight columns */
+    double experts = 2.0 * 32 * 4096 * (3 * 2 * 14336 + 8);
+    assert_true(experts_forward_flops(&model, &shape) == experts);
+    assert_true(block_forward_flops(&model, true, &shape) == attention + experts);
+    assert_true(model_forward_flops(&model, &shape) == head + 32 * (attention + experts));
+
+    model.moe_every = 2;
+    model.shared_ffn = 1000; /* and its gate */
+    experts += 2.0 * 32 * 4096 * (3 * 1000 + 1);
+    assert_true(experts_forward_flops(&model, &shape) == experts);
+    double dense = 2.0 * 32 * 4096 * 3 * 14336;
+    assert_true(block_forward_flops(&model, false, &shape) == attention + dense);
+    assert_true(model_forward_flops(&model, &shape) ==
+                head + 16 * (attention + experts) + 16 * (attention + dense));
+}
+
+/* The whole square counts, masked or not; the head has a dense layer more. */
+static void test_layer__an_encoder_counts_as_a_decoder_does(void **state)
+{
+    (void)state;
+    struct model bert = load("bert-base-uncased"), causal = bert;
+    struct micro_batch_shape shape = {.sequences = 2, .seq_length = 16, .threads = 1};
+    causal.bidirectional = false;
+    assert_true(layer_forward_flops(&bert, LAYER_ATTENTION, &shape) ==
+                layer_forward_flops(&causal, LAYER_ATTENTION, &shape));
+    assert_true(layer_forward_flops(&bert, LAYER_HEAD, &shape) == 2.0 * 32 * 768 * (30522 + 768));
+}
+
 static void test_layer__parts_share_the_flops(void **state)
 {
     (void)state;
@@ -261,6 +296,8 @@ int main(void)
         cmocka_unit_test(test_layer__vocabulary_is_padded_at_the_end),
         cmocka_unit_test(test_layer__flops_match_the_published_formula),
         cmocka_unit_test(test_layer__llama_flops_follow_the_weights),
+        cmocka_unit_test(test_layer__a_token_passes_its_experts_and_the_shared_one),
+        cmocka_unit_test(test_layer__an_encoder_counts_as_a_decoder_does),
         cmocka_unit_test(test_layer__parts_share_the_flops),
         cmocka_unit_test(test_layer__key_of_a_part_adds_its_split),
         cmocka_unit_test(test_layer__key_names_the_work),

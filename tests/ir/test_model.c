@@ -28,6 +28,13 @@ static void test_model__parameter_counts_are_the_published_ones(void **state)
         {"llama-3.1-405b", 405853388800},
         {"tinyllama-1.1b", 1100048384},
         {"mistral-7b", 7241732096},
+        /* 32 blocks of attention 41943040, 8 experts of 176160768, router 32768, two norms */
+        {"mixtral-8x7b", 46702792704},
+        /* 28 blocks of which each has biases 3584 + 2 x 512 */
+        {"qwen2.5-7b", 7615616512},
+        /* with the head for masked tokens (622650: dense 590592, norm 1536, bias 30522) and
+         * without the pooler: HF's BertForMaskedLM */
+        {"bert-base-uncased", 109514298},
     };
     for (size_t i = 0; i < COUNT(published); i++) {
         struct model model = load(published[i].name, NULL);
@@ -36,6 +43,85 @@ static void test_model__parameter_counts_are_the_published_ones(void **state)
     struct model gpt3 = load("gpt3-175b", NULL);
     double billions = (double)model_parameter_count(&gpt3) / 1e9;
     assert_true(billions > 174.5 && billions < 175.5);
+}
+
+/* Qwen1.5-MoE-A2.7B: "14.3B parameters in total and 2.7B activated" (its model card). */
+static struct model qwen_moe(void)
+{
+    return (struct model){.name = "qwen1.5-moe",
+                          .family = MODEL_LLAMA,
+                          .blocks = 24,
+                          .hidden = 2048,
+                          .heads = 16,
+                          .kv_heads = 16,
+                          .head_dim = 128,
+                          .ffn = 5632,
+                          .vocab = 151936,
+                          .positions = 8192,
+                          .seq_length = 4096,
+                          .norm_epsilon = 1e-6,
+                          .rope_theta = 1e6,
+                          .experts = 60,
+                          .experts_per_token = 4,
+                          .expert_ffn = 1408,
+                          .shared_ffn = 5632,
+                          .moe_every = 1,
+                          .qkv_bias = true};
+}
+
+static void test_model__active_parameters_leave_out_idle_experts(void **state)
+{
+    (void)state;
+    struct model model = load("mixtral-8x7b", NULL);
+    assert_true(model_active_parameter_count(&model) == 12879925248); /* 6 experts less a block */
+    model = load("llama-3-8b", NULL);
+    assert_true(model_active_parameter_count(&model) == model_parameter_count(&model));
+    model = qwen_moe();
+    assert_true(model_parameter_count(&model) == 14315784192);
+    assert_true(model_active_parameter_count(&model) == 2689173504);
+}
+
+static void test_model__dense_and_expert_blocks_alternate(void **state)
+{
+    (void)state;
+    struct model model = qwen_moe();
+    struct error err;
+    model.moe_every = 2;
+    assert_ok(model_validate(&model, "here", &err), &err);
+    assert_int_equal(model_expert_blocks(&model), 12);
+    assert_false(model_block_has_experts(&model, 0));
+    assert_true(model_block_has_experts(&model, 1));
+    assert_true(model_block_has_experts(&model, 23));
+    /* twelve blocks have an MLP of 3 x 2048 x 5632 + 2048 in place of 553775104 for experts */
+    assert_true(model_parameter_count(&model) ==
+                14315784192 - INT64_C(12) * (553775104 - 34605056));
+    model.moe_every = 5;
+    assert_int_equal(model_expert_blocks(&model), 4);
+    assert_true(model_block_has_experts(&model, 4));
+    assert_false(model_block_has_experts(&model, 22));
+    model = load("gpt2", NULL);
+    assert_int_equal(model_expert_blocks(&model), 0);
+    assert_false(model_block_has_experts(&model, 0));
+}
+
+static void test_model__what_the_executor_lacks_is_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *property;
+    } cases[] = {{"mixtral-8x7b", "8 experts (mixtral)"},
+                 {"qwen2.5-7b", "biases (qwen2)"},
+                 {"bert-base-uncased", "bidirectional (bert)"}};
+    struct error err;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct model model = load(cases[i].name, NULL);
+        assert_int_equal(model_check_executable(&model, "here", &err), STATUS_UNSUPPORTED);
+        assert_contains(err.message, "here: ");
+        assert_contains(err.message, cases[i].property);
+        assert_contains(err.message, "temper plan --cluster");
+    }
+    struct model dense = load("mistral-7b", NULL);
+    assert_ok(model_check_executable(&dense, "here", &err), &err);
 }
 
 static void test_model__default_seq_length(void **state)
@@ -57,7 +143,7 @@ static void test_model__unknown_name_lists_what_there_is(void **state)
     assert_contains(err.message, "did you mean 'gpt2-medium'");
     for (size_t i = 0; i < model_builtin_count(); i++)
         assert_contains(err.message, model_builtin_name(i));
-    assert_contains(err.message, "gpt2, llama, mistral");
+    assert_contains(err.message, "gpt2, llama, mistral, mixtral, qwen2, qwen2_moe, bert");
     assert_int_not_equal(model_load(&model, "", NULL, &err), STATUS_OK);
     char long_name[4096];
     memset(long_name, 'x', sizeof(long_name) - 1);
@@ -82,6 +168,9 @@ static void test_model__overrides_keep_the_model_consistent(void **state)
     model = load("llama-3-8b", &small);
     assert_int_equal(model.kv_heads, 4); /* 8 no longer divides 4 */
     assert_int_equal(model.ffn, 14336);
+    struct model_overrides narrow = {.ffn = 512};
+    model = load("mixtral-8x7b", &narrow);
+    assert_int_equal(model.expert_ffn, 512);
     struct model_overrides grouped = {.hidden = 128, .heads = 8, .kv_heads = 2, .ffn = 344};
     model = load("llama-3-8b", &grouped);
     assert_int_equal(model.kv_heads, 2);
@@ -154,6 +243,22 @@ static void test_model__each_broken_relation_is_named(void **state)
     BREAK("llama-3-8b", m.rope_theta = 1.0 / 0.0, "rope_theta");
     BREAK("llama-3-8b", m.sliding_window = -1, "sliding_window");
     BREAK("llama-3-8b", m.sliding_window = 4, "seq_length");
+    BREAK("llama-3-8b", m.expert_ffn = 8, "expert_ffn");
+    BREAK("llama-3-8b", m.moe_every = 1, "moe_every");
+    BREAK("llama-3-8b", m.bidirectional = true, "bidirectional");
+    BREAK("llama-3-8b", m.segments = 2, "segments");
+    BREAK("gpt2", m.segments = 2, "segments");
+    BREAK("gpt2", m.qkv_bias = true, "qkv_bias");
+    BREAK("gpt2", (m.experts = m.experts_per_token = m.expert_ffn = m.moe_every = 1), "experts");
+    BREAK("mixtral-8x7b", m.experts = -1, "experts");
+    BREAK("mixtral-8x7b", m.experts = 0, "experts_per_token");
+    BREAK("mixtral-8x7b", m.experts_per_token = 9, "experts_per_token");
+    BREAK("mixtral-8x7b", m.experts_per_token = 0, "experts_per_token");
+    BREAK("mixtral-8x7b", m.expert_ffn = 0, "expert_ffn");
+    BREAK("mixtral-8x7b", m.experts = 65536, "expert_ffn");
+    BREAK("mixtral-8x7b", m.moe_every = 0, "moe_every");
+    BREAK("mixtral-8x7b", m.moe_every = 33, "moe_every");
+    BREAK("mixtral-8x7b", m.shared_ffn = -1, "shared_ffn");
 #undef BREAK
 }
 
@@ -179,9 +284,22 @@ static void test_model__survives_json(void **state)
         assert_int_equal(model.seq_length, back.seq_length);
         assert_int_equal(model.sliding_window, back.sliding_window);
         assert_int_equal(model.positions, back.positions);
+        assert_int_equal(model.experts, back.experts);
+        assert_int_equal(model.moe_every, back.moe_every);
+        assert_int_equal(model.segments, back.segments);
+        assert_true((strstr(text.data, "experts") != NULL) == (model.experts > 0));
         json_document_free(document);
         text_free(&text);
     }
+}
+
+/* Plans and checkpoints hold these: fields that came later do not change them. */
+static void test_model__hashes_of_old_models_stay(void **state)
+{
+    (void)state;
+    struct model gpt2 = load("gpt2", NULL), llama = load("llama-3-8b", NULL);
+    assert_true(model_hash(&gpt2) == 0xd1606f0ebbf06d73);
+    assert_true(model_hash(&llama) == 0xd785fca660f0f8fe);
 }
 
 static void test_model__hash_changes_with_each_size(void **state)
@@ -213,6 +331,16 @@ static void test_model__hash_changes_with_each_size(void **state)
     base = load("llama-3-8b", NULL);
     CHANGES(false, m.positions++);
     CHANGES(true, m.rope_theta += 1.0);
+    CHANGES(true, m.qkv_bias = true);
+    base = load("mixtral-8x7b", NULL);
+    CHANGES(true, m.experts++);
+    CHANGES(true, m.experts_per_token++);
+    CHANGES(true, m.expert_ffn++);
+    CHANGES(true, m.shared_ffn++);
+    CHANGES(true, m.moe_every++);
+    base = load("bert-base-uncased", NULL);
+    CHANGES(true, m.bidirectional = false);
+    CHANGES(true, m.segments++);
 #undef CHANGES
 }
 
@@ -220,7 +348,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_model__parameter_counts_are_the_published_ones),
+        cmocka_unit_test(test_model__active_parameters_leave_out_idle_experts),
+        cmocka_unit_test(test_model__dense_and_expert_blocks_alternate),
+        cmocka_unit_test(test_model__what_the_executor_lacks_is_named),
         cmocka_unit_test(test_model__default_seq_length),
+        cmocka_unit_test(test_model__hashes_of_old_models_stay),
         cmocka_unit_test(test_model__unknown_name_lists_what_there_is),
         cmocka_unit_test(test_model__overrides_keep_the_model_consistent),
         cmocka_unit_test(test_model__bad_overrides_are_refused),
