@@ -10,7 +10,8 @@ enum status case_predict(const struct run_case *row, struct case_result *out, st
     *out = (struct case_result){
         .time_s = prediction.time_s,
         .memory_bytes = prediction.memory_bytes,
-        .fits = layout_fits(&row->cluster, &prediction),
+        .energy_j = prediction.energy_j,
+        .fits = layout_fits(&prediction),
     };
     if (row->memory_of_allocator)
         out->memory_bytes.value -= prediction.memory_term_bytes[MEMORY_PROCESS].value;
@@ -21,7 +22,9 @@ enum status cases_predict(struct run_cases *cases, struct case_result *results, 
 {
     for (size_t i = 0; i < cases->count; i++) {
         struct run_case *row = &cases->rows[i];
-        results[i] = (struct case_result){quantity_absent(), quantity_absent(), false};
+        results[i] = (struct case_result){.time_s = quantity_absent(),
+                                          .memory_bytes = quantity_absent(),
+                                          .energy_j = quantity_absent()};
         if (row->skipped[0] != '\0')
             continue;
         enum status status = case_predict(row, &results[i], err);

@@ -17,6 +17,11 @@ double product_flops(const struct product *product);
  */
 double product_s(const struct device_type *device, enum arithmetic arithmetic,
                  const struct product *product, double operand_bytes, double result_bytes);
+/* The same in two steps, for several products of equal FLOPs: the FLOP/s that a product of so many
+ * FLOPs reaches where its rows are aligned, and the seconds at that rate. */
+double reached_flops_s(const struct device_type *device, enum arithmetic arithmetic, double flops);
+double product_at_s(const struct device_type *device, double flops_s, const struct product *product,
+                    double operand_bytes, double result_bytes);
 /* One call of fused attention; `flops` as computed: causal ones are half of the square. */
 double fused_attention_s(const struct device_type *device, enum arithmetic arithmetic,
                          double flops);

@@ -3,8 +3,8 @@
 #include <math.h>
 #include <stdbool.h>
 
-/* Of one element: fp32 statistics and sums, the mask that dropout keeps. */
-static const double fp32_bytes = 4, mask_bytes = 1;
+/* Of one element: fp32 statistics and sums, the mask that dropout keeps, indices. */
+static const double fp32_bytes = 4, mask_bytes = 1, index_bytes = 8;
 
 /* ---- shapes: elements, not bytes ---- */
 
@@ -87,13 +87,34 @@ static double attention_bytes(const struct layout_share *share)
     return e * (qkv + share->tokens * share->context) + core_bytes(share);
 }
 
-static double mlp_bytes(const struct layout_share *share)
+/* Rows of an MLP's inner width that are kept: before and after the activation. */
+static double kept_rows(const struct layout_share *share)
 {
     double rows = inner_rows(share) + 1;
     /* Eager SwiGLU is two kernels: SiLU's output is kept as well. */
     if (share->layout->framework == FRAMEWORK_FSDP && share->model->family == MODEL_LLAMA)
         rows += 1;
-    return share->element_bytes * rows * share->tokens * share->ffn;
+    return rows;
+}
+
+/* The softmax of the router in fp32 and the map of tokens to experts; the copies that reached the
+ * experts, which their products read; what came back, for the gradient of the router's weights; and
+ * where each copy belongs. */
+static double experts_bytes(const struct layout_share *share)
+{
+    const struct expert_share *experts = &share->experts;
+    double e = share->element_bytes, hidden = (double)share->model->hidden;
+    double inner = experts->copies * experts->ffn + share->tokens * experts->shared;
+    return (fp32_bytes + mask_bytes) * share->stream_tokens * experts->router +
+           e * hidden * (experts->copies + experts->sent) + index_bytes * experts->sent +
+           e * kept_rows(share) * inner;
+}
+
+static double mlp_bytes(const struct layout_share *share, bool has_experts)
+{
+    if (has_experts)
+        return experts_bytes(share);
+    return share->element_bytes * kept_rows(share) * share->tokens * share->ffn;
 }
 
 /* Of the two dropouts before the residual additions. */
@@ -102,16 +123,17 @@ static double masks_bytes(const struct layout_share *share)
     return has_dropout(share) ? 2 * mask_bytes * stream_elements(share) : 0;
 }
 
-static double everything_bytes(const struct layout_share *share)
+static double everything_bytes(const struct layout_share *share, bool has_experts)
 {
-    return norm_bytes(share) + attention_bytes(share) + mlp_bytes(share) + masks_bytes(share);
+    return norm_bytes(share) + attention_bytes(share) + mlp_bytes(share, has_experts) +
+           masks_bytes(share);
 }
 
 /* ---- what recomputation leaves of it ---- */
 
 /* torchtitan keeps the outputs of attention and of every second product: of q, k, v, output, gate,
  * up, down these are q, v, gate and down; of gpt2's four the first and the third. */
-static double every_second_bytes(const struct layout_share *share)
+static double every_second_bytes(const struct layout_share *share, bool has_experts)
 {
     double e = share->element_bytes;
     double attention = e * share->tokens * share->context + core_bytes(share);
@@ -119,31 +141,35 @@ static double every_second_bytes(const struct layout_share *share)
     if (share->model->family == MODEL_LLAMA)
         products =
             share->tokens * (share->context + share->kv + share->ffn) + gathered_elements(share);
+    if (has_experts) /* of gate and up that is gate, of down all */
+        products += share->experts.copies * (share->experts.ffn + (double)share->model->hidden) -
+                    share->tokens * share->ffn;
     /* after down, sums over the group are kept as each rank's share of them, too */
     double scattered = share->layout->tensor > 1 ? 2 * stream_bytes(share) : 0;
     return stream_bytes(share) + attention + e * products + scattered;
 }
 
-static double kept_bytes(const struct layout_share *share)
+static double kept_bytes(const struct layout_share *share, const struct block_kind *kind)
 {
-    switch (share->layout->recompute) {
+    switch (kind->mode.recompute) {
     case RECOMPUTE_FULL:
         return stream_bytes(share);
     case RECOMPUTE_SELECTIVE:
         if (share->layout->framework == FRAMEWORK_FSDP)
-            return every_second_bytes(share);
-        return everything_bytes(share) - core_bytes(share);
+            return every_second_bytes(share, kind->has_experts);
+        return everything_bytes(share, kind->has_experts) - core_bytes(share);
     default:
-        return everything_bytes(share);
+        return everything_bytes(share, kind->has_experts);
     }
 }
 
 /* ---- what it needs while it works ---- */
 
 /* At most, of gradients in the block: that of its output stays for the residual addition; in the
- * MLP those of the inner rows, and what sequence parallelism gathers; in attention those of q, k, v
- * and of the s x s matrix before and after softmax. */
-static double gradient_bytes(const struct layout_share *share)
+ * MLP those of the inner rows, and what sequence parallelism gathers, of experts those of the
+ * copies as they come and go; in attention those of q, k, v and of the s x s matrix before and
+ * after softmax. */
+static double gradient_bytes(const struct layout_share *share, bool has_experts)
 {
     double e = share->element_bytes, rows = inner_rows(share), gathered = 0;
     if (share->layout->framework == FRAMEWORK_FSDP)
@@ -151,17 +177,37 @@ static double gradient_bytes(const struct layout_share *share)
     if (share->layout->sequence_parallel)
         gathered = 2 * gathered_elements(share);
     double mlp = rows * share->tokens * share->ffn + gathered;
+    if (has_experts)
+        mlp =
+            share->experts.copies * (rows * share->experts.ffn + 2 * (double)share->model->hidden);
     double attention = qkv_elements(share) + gathered;
     if (!share->layout->fused_attention)
         attention += 2 * score_elements(share);
     return stream_bytes(share) + e * fmax(mlp, attention);
 }
 
-struct layer_bytes block_bytes(const struct layout_share *share)
+struct layer_bytes block_bytes(const struct layout_share *share, const struct block_kind *kind)
 {
-    double kept = kept_bytes(share);
-    double again = fmax(everything_bytes(share) - kept, 0);
-    return (struct layer_bytes){.kept = kept, .working = again + gradient_bytes(share)};
+    double kept = kept_bytes(share, kind);
+    double again = fmax(everything_bytes(share, kind->has_experts) - kept, 0);
+    return (struct layer_bytes){.kept = kept,
+                                .working = again + gradient_bytes(share, kind->has_experts)};
+}
+
+double late_weight_bytes(const struct layout_share *share, bool has_experts)
+{
+    const struct expert_share *experts = &share->experts;
+    double rows = inner_rows(share) + 1, hidden = (double)share->model->hidden;
+    double attention =
+        2 * stream_elements(share) + qkv_elements(share) + share->tokens * share->context;
+    double mlp = 2 * stream_elements(share) + rows * share->tokens * share->ffn;
+    if (has_experts) {
+        double inner = experts->copies * experts->ffn + share->tokens * experts->shared;
+        mlp = 2 * hidden * experts->copies + rows * inner;
+        if (experts->shared > 0)
+            mlp += 2 * stream_elements(share);
+    }
+    return share->element_bytes * (attention + mlp);
 }
 
 /* ---- head ---- */

@@ -12,7 +12,10 @@ struct layer_bytes {
 };
 
 /* Attention and MLP of one block. */
-struct layer_bytes block_bytes(const struct layout_share *share);
+struct layer_bytes block_bytes(const struct layout_share *share, const struct block_kind *kind);
+/* What the gradients of a block's weights read, from its backward pass until they are computed: the
+ * products' inputs and the gradients of their outputs (Qi et al. 2024, table 1: 32 s b h). */
+double late_weight_bytes(const struct layout_share *share, bool has_experts);
 /* Final norm, logits, loss. */
 struct layer_bytes head_bytes(const struct layout_share *share);
 /* The residual stream of a micro-batch: what goes from one stage to the next. */

@@ -4,6 +4,7 @@
 #ifndef TEMPER_COSTMODEL_LAYER_PASS_H
 #define TEMPER_COSTMODEL_LAYER_PASS_H
 
+#include "costmodel/expert_share.h"
 #include "costmodel/tier_collective.h"
 #include "ir/layout.h"
 #include "ir/model.h"
@@ -14,19 +15,20 @@ struct layout_share {
     const struct device_type *device;
     const struct model *model;
     const struct layout *layout;
-    enum arithmetic
-        core_arithmetic;           /* of attention and the logits: fp8 layouts keep 16 bit there */
-    double element_bytes;          /* of an activation: 2, or 4 in fp32 and tf32 */
-    double tokens;                 /* of products: b s / c */
-    double stream_tokens;          /* of norms and residuals: also / t under sequence parallelism */
-    double heads;                  /* query heads: a / t */
-    double context, kv;            /* columns of q, and of k and v each: a d / t, k d / t */
-    double ffn;                    /* f / t */
-    double vocab;                  /* padded, / t */
+    enum arithmetic core_arithmetic; /* of attention and the logits: fp8 keeps 16 bit there */
+    double element_bytes;            /* of an activation: 2, or 4 in fp32 and tf32 */
+    double tokens;                   /* of products: b s / c */
+    double stream_tokens; /* of norms and residuals: also / t under sequence parallelism */
+    double heads;         /* query heads: a / t */
+    double context, kv;   /* columns of q, and of k and v each: a d / t, k d / t */
+    double ffn;           /* f / t */
+    double vocab;         /* padded, / t */
+    struct expert_share experts;
     struct tier_ring tensor, ring; /* of t neighbours; of c devices t apart */
 };
 
-struct layout_share layout_share(const struct cluster *cluster, const struct model *model,
+/* On devices of this group. */
+struct layout_share layout_share(const struct node_group *group, const struct model *model,
                                  const struct layout *layout);
 
 enum { PASS_FORWARD, PASS_BACKWARD, PASS_COUNT };
@@ -38,19 +40,29 @@ struct pass_time {
     double traffic_s; /* bound by memory */
     double host_s;
     double exchange_s; /* collectives of the layer that compute does not hide */
+    double weight_s; /* of product_s and traffic_s: gradients of weights, which zb-h1 may put off */
 };
 /* The larger of host and device. */
 double pass_s(const struct pass_time *pass);
 void pass_add(struct pass_time *sum, const struct pass_time *pass, double count);
 
+/* All that makes two blocks of a layout the same work. */
+struct block_kind {
+    bool has_experts; /* in place of one MLP */
+    struct block_mode mode;
+};
+bool block_kind_equal(const struct block_kind *a, const struct block_kind *b);
 /* Attention and MLP of one block; backward includes what is recomputed. */
-void block_passes(const struct layout_share *share, struct pass_time out[PASS_COUNT]);
+void block_passes(const struct layout_share *share, const struct block_kind *kind,
+                  struct pass_time out[PASS_COUNT]);
 void embedding_passes(const struct layout_share *share, struct pass_time out[PASS_COUNT]);
-/* Final norm, logits, loss. */
+/* Final norm, logits, loss; of an encoder its dense layer, too. */
 void head_passes(const struct layout_share *share, struct pass_time out[PASS_COUNT]);
 
 /* Parameters that a device holds of them. */
-double block_parameters(const struct layout_share *share);
+double block_parameters(const struct layout_share *share, bool has_experts);
+/* Of a block with experts, those of its experts: they have fewer replicas than the rest. */
+double expert_parameters(const struct layout_share *share);
 double table_parameters(const struct layout_share *share); /* vocab x hidden, positions apart */
 
 #endif

@@ -1,5 +1,5 @@
 #include "costmodel/predict.h"
-
+#include "base/stats.h"
 #include "costmodel/cost.h"
 #include "costmodel/simulate.h"
 #include "ir/footprint.h"
@@ -11,6 +11,13 @@
 double memory_quantile_bytes(struct quantity memory_bytes)
 {
     return memory_bytes.value + MEMORY_QUANTILE_DEVIATIONS * memory_bytes.deviation;
+}
+
+double memory_held_bytes(struct quantity memory_bytes, double risk)
+{
+    bool is_usual = risk <= 0 || risk == MEMORY_RISK || memory_bytes.deviation <= 0;
+    double deviations = is_usual ? MEMORY_QUANTILE_DEVIATIONS : normal_deviations(risk);
+    return memory_bytes.value + deviations * memory_bytes.deviation;
 }
 
 /* No layer's: the stage waits, or the step is prepared. */

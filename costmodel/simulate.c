@@ -70,6 +70,8 @@ static double ready_s(const struct timeline *timeline, int32_t virtual_stage,
 {
     const struct simulation_input *input = timeline->input;
     int32_t micro_batch = action->micro_batch;
+    if (action->is_weights) /* after the stage's own backward pass in its list */
+        return 0;
     if (action->is_forward) {
         if (virtual_stage == 0)
             return 0;
@@ -95,6 +97,17 @@ static void wake(struct timeline *timeline, int32_t virtual_stage)
     timeline->waking[timeline->waking_count++] = stage;
 }
 
+static double work_s(const struct simulation_input *input, int32_t virtual_stage,
+                     const struct schedule_action *action)
+{
+    if (action->is_forward)
+        return input->forward_s[virtual_stage];
+    if (action->is_weights)
+        return input->weights_s[virtual_stage];
+    double weights_s = input->shape.kind == SCHEDULE_ZB_H1 ? input->weights_s[virtual_stage] : 0;
+    return input->backward_s[virtual_stage] - weights_s;
+}
+
 /* Work through the stage's list until an input is missing. */
 static void advance(struct timeline *timeline, int stage)
 {
@@ -106,12 +119,13 @@ static void advance(struct timeline *timeline, int stage)
         double input_s = ready_s(timeline, virtual_stage, action);
         if (input_s < 0)
             return;
-        double work_s = action->is_forward ? timeline->input->forward_s[virtual_stage]
-                                           : timeline->input->backward_s[virtual_stage];
+        double seconds = work_s(timeline->input, virtual_stage, action);
         timed->start_s = fmax(at->end_s, input_s);
-        timed->end_s = timed->start_s + work_s;
+        timed->end_s = timed->start_s + seconds;
         at->end_s = timed->end_s;
-        at->busy_s += work_s;
+        at->busy_s += seconds;
+        if (action->is_weights)
+            continue; /* nobody waits for it */
         *end_of(timeline, action->is_forward, virtual_stage, action->micro_batch) = timed->end_s;
         wake(timeline, action->is_forward ? virtual_stage + 1 : virtual_stage - 1);
     }

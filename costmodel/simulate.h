@@ -18,6 +18,8 @@ struct simulation_input {
     const double *backward_s;          /* [V] */
     const double *forward_transfer_s;  /* [V - 1]: of the output of virtual stage i to i + 1 */
     const double *backward_transfer_s; /* [V - 1]: of the gradient of virtual stage i + 1 to i */
+    /* [V]: what of backward_s the gradients of the weights take; read under zb-h1 alone. */
+    const double *weights_s;
 };
 
 struct simulated_action {

@@ -11,7 +11,9 @@ static const double contention_share = 0.1;
 static double members_in(struct tier_group of, int64_t devices)
 {
     int64_t members = devices / of.apart;
-    return fmin(fmax((double)members, 1), (double)of.ways);
+    if (members < 1)
+        return 1;
+    return (double)(members < of.ways ? members : of.ways);
 }
 
 /* A ring enters and leaves a domain once, over the links of all its members that are in there: each
@@ -19,17 +21,17 @@ static double members_in(struct tier_group of, int64_t devices)
 struct tier_ring tier_ring(const struct node_group *group, struct tier_group of)
 {
     struct tier_ring ring = {.ways = of.ways, .bytes_s = INFINITY};
-    const struct link_tier *widest = node_group_tier(group, of.ways, of.apart);
-    double inside = 1; /* members in a domain of the tier before */
-    if (of.ways <= 1 || widest == NULL)
+    const struct link_tier *widest = of.ways > 1 ? node_group_tier(group, of.ways, of.apart) : NULL;
+    double ways = (double)of.ways, inside = 1; /* members in a domain of the tier before */
+    if (widest == NULL)
         return ring;
     for (const struct link_tier *tier = group->tiers; tier <= widest; tier++) {
-        double members = tier == widest ? (double)of.ways : members_in(of, tier->devices);
+        double members = tier == widest ? ways : members_in(of, tier->devices);
         if (members > inside || tier == widest) {
-            ring.bytes_s = fmin(ring.bytes_s, tier->bytes_s * tier->share * inside);
+            double bytes_s = tier->bytes_s * tier->share * inside;
+            ring.bytes_s = bytes_s < ring.bytes_s ? bytes_s : ring.bytes_s;
             /* hops over this tier, once around the ring */
-            ring.latency_s +=
-                tier->latency_s * ((double)of.ways / inside - (double)of.ways / members);
+            ring.latency_s += tier->latency_s * (ways / inside - ways / members);
         }
         inside = members;
     }
@@ -63,6 +65,6 @@ double ring_message_s(const struct tier_ring *ring, double bytes)
 
 double exposed_s(double whole_s, double hides_s)
 {
-    double hidden_s = fmin(whole_s, hides_s);
+    double hidden_s = whole_s < hides_s ? whole_s : hides_s;
     return whole_s - (1 - contention_share) * hidden_s;
 }

@@ -46,20 +46,68 @@ const char *operation_name(enum operation operation)
 
 /* ---- questions ---- */
 
+/* The natural logarithm of a positive, normal number, to within 1e-15 of it. The C library's, which
+ * knows every other number as well and is not inlined, took a fifth of the time of planning. With
+ * x = 2^e m, m between sqrt(1/2) and sqrt(2), it is e ln 2 + 2 atanh((m - 1) / (m + 1)). */
+static double fast_log(double x)
+{
+    static const uint64_t least_bits = 0x3fe6a09e667f3bcd; /* of m: sqrt(1/2) */
+    uint64_t bits;
+    double m;
+
+    memcpy(&bits, &x, sizeof(bits));
+    int64_t e = (int64_t)(bits - least_bits) >> 52;
+    bits -= (uint64_t)e << 52;
+    memcpy(&m, &bits, sizeof(m));
+    double s = (m - 1) / (m + 1);
+    double z = s * s, z2 = z * z, z4 = z2 * z2;
+    double series =
+        (2.0 + z * (2.0 / 3)) + z2 * (2.0 / 5 + z * (2.0 / 7)) +
+        z4 * ((2.0 / 9 + z * (2.0 / 11)) + z2 * (2.0 / 13 + z * (2.0 / 15)) + z4 * (2.0 / 17));
+    return (double)e * M_LN2 + s * series;
+}
+
+/* How many of the curve's points the size has reached. */
+static size_t points_until(const struct efficiency_curve *curve, double size)
+{
+    size_t points = 0;
+    assert(curve->count > 0 && curve->count <= CURVE_POINTS_MAX);
+    while (points < curve->count && size >= curve->size[points])
+        points++;
+    return points;
+}
+
+void efficiency_curve_add(struct efficiency_curve *curve, double size, double share)
+{
+    assert(curve->count < CURVE_POINTS_MAX);
+    curve->size[curve->count] = size;
+    curve->share[curve->count] = share;
+    curve->log_size[curve->count] = fast_log(size);
+    if (curve->count > 0) {
+        size_t before = curve->count - 1;
+        curve->per_log[before] = 1 / (curve->log_size[curve->count] - curve->log_size[before]);
+    }
+    curve->count++;
+}
+
 double efficiency_at(const struct efficiency_curve *curve, double size)
 {
-    size_t last = curve->count - 1;
-    size_t at = 0;
-
-    assert(curve->count > 0 && curve->count <= CURVE_POINTS_MAX);
-    if (!(size > curve->size[0]))
+    size_t points = points_until(curve, size);
+    if (points == 0)
         return curve->share[0];
-    if (size >= curve->size[last])
-        return curve->share[last];
-    while (curve->size[at + 1] <= size)
-        at++;
-    double way = log(size / curve->size[at]) / log(curve->size[at + 1] / curve->size[at]);
-    return curve->share[at] + way * (curve->share[at + 1] - curve->share[at]);
+    size_t at = points - 1;
+    if (points == curve->count)
+        return curve->share[at];
+    double way = (fast_log(size) - curve->log_size[at]) * curve->per_log[at];
+    return curve->share[at] + way * (curve->share[points] - curve->share[at]);
+}
+
+double efficiency_floor(const struct efficiency_curve *curve, double size)
+{
+    size_t points = points_until(curve, size);
+    double before = curve->share[points > 0 ? points - 1 : 0];
+    double after = curve->share[points < curve->count ? points : points - 1];
+    return before < after ? before : after;
 }
 
 int64_t cluster_devices(const struct cluster *cluster)

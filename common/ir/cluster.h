@@ -43,8 +43,14 @@ enum { CURVE_POINTS_MAX = 16 };
 struct efficiency_curve {
     size_t count; /* > 0 */
     double size[CURVE_POINTS_MAX], share[CURVE_POINTS_MAX];
+    double log_size[CURVE_POINTS_MAX]; /* of each size; needed where there are several points */
+    double per_log[CURVE_POINTS_MAX];  /* 1 / (log_size[i + 1] - log_size[i]), likewise */
 };
+/* Appends a point; there is room. */
+void efficiency_curve_add(struct efficiency_curve *curve, double size, double share);
 double efficiency_at(const struct efficiency_curve *curve, double size);
+/* No more than that, and ten times faster: the smaller of the points on either side. */
+double efficiency_floor(const struct efficiency_curve *curve, double size);
 
 enum { CLUSTER_NAME_BYTES = 64, CLUSTER_SOURCE_BYTES = 256 };
 
@@ -54,8 +60,14 @@ struct device_type {
     double peak_flops[ARITHMETIC_COUNT]; /* dense, FLOP/s; 0: it has none such */
     double memory_bytes_s;               /* read + written */
     double launch_s;                     /* from one small kernel to the next */
-    double idle_w, peak_w;               /* idle_w <= peak_w; a CPU host is a node of one device */
-    double price_hour; /* of one device, in the cluster's currency; NAN: not given */
+    /* Of the host that the device stands in, its share while all devices of the node do the same;
+     * 0: not given, nothing is planned to wait there. */
+    double host_bytes_s;        /* of the link to it, each direction */
+    double host_memory_bytes_s; /* read + written, as an optimizer's step on the host reaches it */
+    uint64_t host_memory_bytes;
+    double idle_w, peak_w; /* idle_w <= peak_w; a CPU host is a node of one device */
+    double unlimited_w;    /* of products at full clock, were peak_w no limit; 0: not known */
+    double price_hour;     /* of one device, in the cluster's currency; NAN: not given */
     struct efficiency_curve efficiency[OPERATION_COUNT];
     char source[CLUSTER_SOURCE_BYTES]; /* of the figures */
 };

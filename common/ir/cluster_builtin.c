@@ -18,9 +18,14 @@
 /* ---- how much of a peak is reached: one set of curves for each type of GPU ---- */
 
 /* A100, H100, its 500 W variant and B200 are fitted to one half of published runs each
- * (docs/layout-model.md). Sizes that no such run has, and V100, A40 and MI300X, are estimates. */
+ * (docs/layout-model.md). Sizes that no such run has, and V100, A40 and MI300X, are estimates. The
+ * A100's cards have the module's curves, but where large products are held back by the limit of
+ * power: cards reach 0.83 of modules of 400 W (107 of 131 TFLOP/s in TF32, 220 of 263 in fp16:
+ * artifact description of Fire-Flyer AI-HPC, An et al., SC 2024), taken to be those of 40 GB and
+ * 250 W; 0.89 at 300 W lies between in the logarithm. */
 
-enum gpu { GPU_V100, GPU_A100, GPU_A40, GPU_H100, GPU_H100_500W, GPU_B200, GPU_MI300X, GPU_COUNT };
+enum gpu { GPU_V100, GPU_A100, GPU_A100_300W, GPU_A100_250W, GPU_A40, GPU_H100, GPU_H100_500W,
+           GPU_B200, GPU_MI300X, GPU_COUNT };
 
 enum { BUILTIN_POINTS = 5 };
 
@@ -33,6 +38,8 @@ static const struct {
         .share = {
             [GPU_V100]      = {0.15, 0.40, 0.60, 0.70, 0.75},
             [GPU_A100]      = {0.15, 0.40, 0.43, 0.70, 0.73},
+            [GPU_A100_300W] = {0.15, 0.40, 0.38, 0.62, 0.65},
+            [GPU_A100_250W] = {0.15, 0.40, 0.36, 0.58, 0.61},
             [GPU_A40]       = {0.20, 0.45, 0.60, 0.68, 0.70},
             [GPU_H100]      = {0.07, 0.30, 0.59, 0.62, 0.62},
             [GPU_H100_500W] = {0.07, 0.15, 0.26, 0.27, 0.57},
@@ -44,6 +51,8 @@ static const struct {
         .share = {
             [GPU_V100]      = {0.03, 0.10, 0.20, 0.25, 0.28},
             [GPU_A100]      = {0.05, 0.15, 0.19, 0.32, 0.59},
+            [GPU_A100_300W] = {0.05, 0.15, 0.17, 0.28, 0.53},
+            [GPU_A100_250W] = {0.05, 0.15, 0.16, 0.27, 0.49},
             [GPU_A40]       = {0.08, 0.25, 0.42, 0.50, 0.55},
             [GPU_H100]      = {0.03, 0.12, 0.41, 0.41, 0.41},
             [GPU_H100_500W] = {0.03, 0.12, 0.20, 0.21, 0.36},
@@ -55,6 +64,8 @@ static const struct {
         .share = {
             [GPU_V100]      = {0.10, 0.40, 0.72, 0.86, 0.90},
             [GPU_A100]      = {0.08, 0.15, 0.18, 0.75, 0.77},
+            [GPU_A100_300W] = {0.08, 0.15, 0.18, 0.75, 0.77},
+            [GPU_A100_250W] = {0.08, 0.15, 0.18, 0.75, 0.77},
             [GPU_A40]       = {0.15, 0.45, 0.75, 0.85, 0.88},
             [GPU_H100]      = {0.06, 0.28, 0.70, 0.70, 0.70},
             [GPU_H100_500W] = {0.08, 0.32, 0.52, 0.53, 0.74},
@@ -107,6 +118,33 @@ static const struct network {
                     [ARITHMETIC_BF16] = 989 * TFLOPS, [ARITHMETIC_FP16] = 989 * TFLOPS,            \
                     [ARITHMETIC_FP8] = 1979 * TFLOPS}
 
+/* Watts of passes through stages of GPT-3 and BLOOM without a head, the mean of the four kinds, in
+ * ml-energy/zeus@38cb3f90, sosp24_data/emulation/stage_profile. A100: a module at its full 1410 MHz,
+ * which nothing held back. A40: 247 W at 1320 MHz, where the limit does not bind yet, taken to its
+ * full 1740 MHz with the power of 2.4 that the A100's watts above idle rise with from 1095 MHz on. */
+#define A100_UNLIMITED_W 472
+#define A40_UNLIMITED_W 454
+
+/* Hosts, a device's share of each. Links: pinned copies reach 12 GB/s over PCIe 3 x16 and 25 over
+ * PCIe 4 (ZaidQureshi/bam issue 54), 52.8 over PCIe 5 (NVIDIA/nvbandwidth issue 24: eight H100); two
+ * devices share a switch's way to the processor in DGX-1 and DGX A100, none in DGX H100 and later,
+ * whose devices have the lanes of their adapters. NVLink-C2C: 900 GB/s of a Grace, both directions,
+ * for two devices; its memory has less, 14 TB/s of 72 devices (NVIDIA GB200 NVL72 data sheet).
+ * Memory: channels of the system's data sheet times 0.46, which is what DeepSpeed's CPU Adam reaches
+ * (ZeRO-Offload, Ren et al. 2021, table 4: 1e10 parameters of 30 bytes in 2.57 s on 12 channels of
+ * DDR4-2666). Sizes: data sheets, the least that each is sold with. Cards and MI300X stand in hosts
+ * of many kinds: none is given. */
+#define CPU_ADAM 0.46
+#define HOST(link_, memory_, bytes_) .host_bytes_s = (link_) * GB,                                 \
+    .host_memory_bytes_s = CPU_ADAM * (memory_) * GB, .host_memory_bytes = (bytes_)
+#define GIB UINT64_C(1073741824)
+#define HOST_DGX_1       HOST(6, 8 * 17.06 / 8, 64 * GIB)     /* 8 channels of DDR4-2133 */
+#define HOST_DGX_A100_40 HOST(12.5, 16 * 25.6 / 8, 128 * GIB) /* 16 of DDR4-3200 */
+#define HOST_DGX_A100    HOST(12.5, 16 * 25.6 / 8, 256 * GIB)
+#define HOST_DGX_H100    HOST(52.8, 16 * 38.4 / 8, 256 * GIB) /* 16 of DDR5-4800 */
+#define HOST_DGX_B200    HOST(52.8, 16 * 44.8 / 8, 256 * GIB) /* 16 of DDR5-5600 */
+#define HOST_NVL72       HOST(14000.0 / 72, 14000.0 / 72, UINT64_C(236111111111))
+
 #define ML_ENGINEERING "ml-engineering 744d01e1, compute/accelerator/README.md"
 
 static const struct builtin {
@@ -125,43 +163,51 @@ static const struct builtin {
      .domain_devices = 8, .network = "ib-4x100", .system = "NVIDIA DGX-1",
      .device = {.name = "v100-16", .memory_bytes = UINT64_C(16148) * MIB, .peak_flops = V100_PEAKS,
         .memory_bytes_s = 900 * GB, .launch_s = 5e-6, .idle_w = 41, .peak_w = 300,
+        HOST_DGX_1,
         .source = "NVIDIA V100 data sheet (SXM2, 16 GB)"}},
     {.word = "v100", .gigabytes = {32}, .gpu = GPU_V100, .link = LINK_NVLINK_2, .node_devices = 8,
      .domain_devices = 8, .network = "ib-4x100", .system = "NVIDIA DGX-1",
      .device = {.name = "v100-32", .memory_bytes = UINT64_C(32491) * MIB, .peak_flops = V100_PEAKS,
         .memory_bytes_s = 900 * GB, .launch_s = 5e-6, .idle_w = 41, .peak_w = 300,
+        HOST_DGX_1,
         .source = "NVIDIA V100 data sheet (SXM2, 32 GB)"}},
     {.word = "a100", .gigabytes = {80}, .gpu = GPU_A100, .link = LINK_NVLINK_3, .node_devices = 8,
      .domain_devices = 8, .network = "ib-8x200", .system = "NVIDIA DGX A100",
      .device = {.name = "a100-80", .memory_bytes = UINT64_C(81049) * MIB, .peak_flops = A100_PEAKS,
         .memory_bytes_s = 2039 * GB, .launch_s = 4e-6, .idle_w = 59, .peak_w = 400,
+        .unlimited_w = A100_UNLIMITED_W,
+        HOST_DGX_A100,
         .source = "NVIDIA A100 data sheet (SXM, 80 GB); " ML_ENGINEERING}},
     {.word = "a100", .gigabytes = {40}, .gpu = GPU_A100, .link = LINK_NVLINK_3, .node_devices = 8,
      .domain_devices = 8, .network = "ib-8x200", .system = "NVIDIA DGX A100",
      .device = {.name = "a100-40", .memory_bytes = UINT64_C(40335) * MIB, .peak_flops = A100_PEAKS,
         .memory_bytes_s = 1555 * GB, .launch_s = 4e-6, .idle_w = 51, .peak_w = 400,
+        .unlimited_w = A100_UNLIMITED_W,
+        HOST_DGX_A100_40,
         .source = "NVIDIA A100 data sheet (SXM, 40 GB); " ML_ENGINEERING}},
-    {.word = "a100", .gigabytes = {80}, .is_card = true, .gpu = GPU_A100, .link = LINK_PCIE_4,
+    {.word = "a100", .gigabytes = {80}, .is_card = true, .gpu = GPU_A100_300W, .link = LINK_PCIE_4,
      .node_devices = 8, .domain_devices = 8, .network = "ib-1x200", .system = "one adapter a node",
      .device = {.name = "a100-pcie-80", .memory_bytes = UINT64_C(81049) * MIB,
         .peak_flops = A100_PEAKS, .memory_bytes_s = 1935 * GB, .launch_s = 4e-6, .idle_w = 47,
-        .peak_w = 300, .source = "NVIDIA A100 data sheet (PCIe, 80 GB)"}},
-    {.word = "a100", .gigabytes = {40}, .is_card = true, .gpu = GPU_A100, .link = LINK_PCIE_4,
+        .peak_w = 300, .unlimited_w = A100_UNLIMITED_W, .source = "NVIDIA A100 data sheet (PCIe, 80 GB)"}},
+    {.word = "a100", .gigabytes = {40}, .is_card = true, .gpu = GPU_A100_250W, .link = LINK_PCIE_4,
      .node_devices = 8, .domain_devices = 8, .network = "ib-1x200", .system = "one adapter a node",
      .device = {.name = "a100-pcie-40", .memory_bytes = UINT64_C(40335) * MIB,
         .peak_flops = A100_PEAKS, .memory_bytes_s = 1555 * GB, .launch_s = 4e-6, .idle_w = 37,
-        .peak_w = 250, .source = "NVIDIA A100 data sheet (PCIe, 40 GB)"}},
+        .peak_w = 250, .unlimited_w = A100_UNLIMITED_W, .source = "NVIDIA A100 data sheet (PCIe, 40 GB)"}},
     {.word = "a40", .gigabytes = {48}, .is_card = true, .gpu = GPU_A40, .link = LINK_PCIE_4,
      .node_devices = 4, .domain_devices = 4, .network = "ib-1x100", .system = "one adapter a node",
      .device = {.name = "a40", .memory_bytes = UINT64_C(45404) * MIB,
         .peak_flops = {[ARITHMETIC_FP32] = 37.4 * TFLOPS, [ARITHMETIC_TF32] = 74.8 * TFLOPS,
                        [ARITHMETIC_BF16] = 149.7 * TFLOPS, [ARITHMETIC_FP16] = 149.7 * TFLOPS},
         .memory_bytes_s = 696 * GB, .launch_s = 4e-6, .idle_w = 29, .peak_w = 300,
+        .unlimited_w = A40_UNLIMITED_W,
         .source = "NVIDIA A40 data sheet"}},
     {.word = "h100", .gigabytes = {80}, .gpu = GPU_H100, .link = LINK_NVLINK_4, .node_devices = 8,
      .domain_devices = 8, .network = "ib-8x400", .system = "NVIDIA DGX H100",
      .device = {.name = "h100", .memory_bytes = UINT64_C(81080) * MIB, .peak_flops = H100_PEAKS,
         .memory_bytes_s = 3350 * GB, .launch_s = 4e-6, .idle_w = 70, .peak_w = 700,
+        HOST_DGX_H100,
         .source = "NVIDIA H100 data sheet (SXM, 80 GB); " ML_ENGINEERING}},
     {.word = "h100", .gigabytes = {96}, .gpu = GPU_H100_500W, .link = LINK_NVLINK_4,
      .node_devices = 8, .domain_devices = 8, .network = "roce-8x400", .system = "Grand Teton",
@@ -173,6 +219,7 @@ static const struct builtin {
      .domain_devices = 8, .network = "ib-8x400", .system = "NVIDIA DGX H200",
      .device = {.name = "h200", .memory_bytes = UINT64_C(143155) * MIB, .peak_flops = H100_PEAKS,
         .memory_bytes_s = 4800 * GB, .launch_s = 4e-6, .idle_w = 78, .peak_w = 700,
+        HOST_DGX_H100,
         .source = "NVIDIA H200 data sheet (SXM, 141 GB); " ML_ENGINEERING}},
     {.word = "b200", .gigabytes = {180, 192}, .gpu = GPU_B200, .link = LINK_NVLINK_5,
      .node_devices = 8, .domain_devices = 8, .network = "ib-8x400", .system = "NVIDIA DGX B200",
@@ -181,6 +228,7 @@ static const struct builtin {
                        [ARITHMETIC_BF16] = 2250 * TFLOPS, [ARITHMETIC_FP16] = 2250 * TFLOPS,
                        [ARITHMETIC_FP8] = 4500 * TFLOPS},
         .memory_bytes_s = 8000 * GB, .launch_s = 4e-6, .idle_w = 141, .peak_w = 1000,
+        HOST_DGX_B200,
         .source = "NVIDIA HGX B200 data sheet; " ML_ENGINEERING}},
     {.word = "gb200", .gigabytes = {186, 192}, .gpu = GPU_B200, .link = LINK_NVLINK_5,
      .node_devices = 4, .domain_devices = 72, .network = "ib-4x400",
@@ -190,6 +238,7 @@ static const struct builtin {
                        [ARITHMETIC_BF16] = 2500 * TFLOPS, [ARITHMETIC_FP16] = 2500 * TFLOPS,
                        [ARITHMETIC_FP8] = 5000 * TFLOPS},
         .memory_bytes_s = 8000 * GB, .launch_s = 4e-6, .idle_w = 166, .peak_w = 1200,
+        HOST_NVL72,
         .source = "NVIDIA GB200 NVL72 data sheet; " ML_ENGINEERING}},
     {.word = "mi300x", .other_word = "mi300", .gigabytes = {192}, .gpu = GPU_MI300X,
      .link = LINK_XGMI, .node_devices = 8, .domain_devices = 8, .network = "roce-8x400",
@@ -323,9 +372,9 @@ static int64_t domain_devices(const struct builtin *row, int64_t devices)
 static void copy_curves(enum gpu gpu, struct efficiency_curve out[OPERATION_COUNT])
 {
     for (size_t i = 0; i < OPERATION_COUNT; i++) {
-        out[i].count = BUILTIN_POINTS;
-        memcpy(out[i].size, curves[i].size, sizeof(curves[i].size));
-        memcpy(out[i].share, curves[i].share[gpu], sizeof(curves[i].share[gpu]));
+        out[i].count = 0;
+        for (size_t k = 0; k < BUILTIN_POINTS; k++)
+            efficiency_curve_add(&out[i], curves[i].size[k], curves[i].share[gpu][k]);
     }
 }
 

@@ -103,6 +103,9 @@ static enum status check_device(const struct device_type *device, const struct p
     if (device->idle_w > device->peak_w)
         return invalid(place, "peak_w", err, "%g is below idle_w %g", device->peak_w,
                        device->idle_w);
+    if (device->unlimited_w > 0.0 && device->unlimited_w < device->peak_w)
+        return invalid(place, "unlimited_w", err, "%g is below peak_w %g", device->unlimited_w,
+                       device->peak_w);
     TRY(check_peaks(device, place, err));
     for (size_t i = 0; i < OPERATION_COUNT; i++) {
         char key[64];

@@ -31,8 +31,12 @@ static const struct field device_rows[] = {
     ROW("memory_bytes", memory_bytes, FIELD_BYTES, FIELD_RANGE(0, INT64_MAX), .optional = true),
     ROW("memory_bytes_s", memory_bytes_s, FIELD_REAL, .optional = true),
     ROW("launch_s", launch_s, FIELD_REAL, .optional = true),
+    ROW("host_bytes_s", host_bytes_s, FIELD_REAL, .optional = true),
+    ROW("host_memory_bytes_s", host_memory_bytes_s, FIELD_REAL, .optional = true),
+    ROW("host_memory_bytes", host_memory_bytes, FIELD_BYTES, FIELD_RANGE(0, INT64_MAX), .optional = true),
     ROW("idle_w", idle_w, FIELD_REAL, .optional = true),
     ROW("peak_w", peak_w, FIELD_REAL, .optional = true),
+    ROW("unlimited_w", unlimited_w, FIELD_REAL, .optional = true),
     ROW("price_hour", price_hour, FIELD_REAL, .optional = true),
     ROW("source", source, FIELD_TEXT, .capacity = CLUSTER_SOURCE_BYTES, .optional = true),
 };
@@ -138,10 +142,12 @@ static enum status curve_read(const struct jin *parent, const char *key,
     if (count < 1 || count > CURVE_POINTS_MAX)
         return jin_invalid(parent, key, err, "must have from 1 to %d points, has %zu",
                            CURVE_POINTS_MAX, count);
-    *out = (struct efficiency_curve){.count = count};
+    *out = (struct efficiency_curve){.count = 0};
     for (size_t i = 0; i < count; i++) {
         struct jin point = jin_element(&points, i);
-        TRY(point_read(&point, &out->size[i], &out->share[i], err));
+        double size, share;
+        TRY(point_read(&point, &size, &share, err));
+        efficiency_curve_add(out, size, share);
     }
     return STATUS_OK;
 }

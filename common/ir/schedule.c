@@ -8,6 +8,7 @@ static const char *const schedules[SCHEDULE_COUNT] = {
     [SCHEDULE_GPIPE] = "gpipe",
     [SCHEDULE_1F1B] = "1f1b",
     [SCHEDULE_INTERLEAVED] = "interleaved",
+    [SCHEDULE_ZB_H1] = "zb-h1",
 };
 const struct name_list schedule_names = {schedules, SCHEDULE_COUNT};
 
@@ -91,11 +92,23 @@ static int64_t warm_up_count(const struct schedule_shape *shape, int stage)
     int64_t passes = pass_count(shape);
     int64_t behind = shape->stages - 1 - stage;
     int64_t wanted = passes;
-    if (shape->kind == SCHEDULE_1F1B)
+    if (shape->kind == SCHEDULE_1F1B || shape->kind == SCHEDULE_ZB_H1)
         wanted = behind;
     else if (shape->kind == SCHEDULE_INTERLEAVED)
         wanted = 2 * behind + (int64_t)(shape->chunks - 1) * shape->stages;
     return wanted < passes ? wanted : passes;
+}
+
+/* The gradients of weights that follow the `index`th backward pass of zb-h1. */
+static size_t add_weights(const struct schedule_shape *shape, int stage, int64_t index,
+                          struct schedule_action *out)
+{
+    int64_t last = shape->micro_batches - 1, first = index - stage;
+    int64_t end = index == last ? last : first;
+    size_t count = 0;
+    for (int64_t i = first < 0 ? 0 : first; i <= end; i++)
+        out[count++] = (struct schedule_action){.is_weights = true, .micro_batch = (int32_t)i};
+    return count;
 }
 
 enum status schedule_actions(const struct schedule_shape *shape, int stage,
@@ -103,7 +116,8 @@ enum status schedule_actions(const struct schedule_shape *shape, int stage,
 {
     assert(stage >= 0 && stage < shape->stages);
     int64_t passes = pass_count(shape), warm_up = warm_up_count(shape, stage);
-    size_t bytes = 2 * (size_t)passes * sizeof(struct schedule_action);
+    bool is_split = shape->kind == SCHEDULE_ZB_H1;
+    size_t bytes = (is_split ? 3 : 2) * (size_t)passes * sizeof(struct schedule_action);
     struct schedule_action *actions = malloc(bytes);
     size_t at = 0;
 
@@ -115,6 +129,8 @@ enum status schedule_actions(const struct schedule_shape *shape, int stage,
         if (warm_up + i < passes)
             actions[at++] = forward_at(shape, warm_up + i);
         actions[at++] = backward_at(shape, i);
+        if (is_split)
+            at += add_weights(shape, stage, i, &actions[at]);
     }
     *out = actions;
     *count = at;
@@ -138,7 +154,7 @@ int64_t schedule_in_flight(const struct schedule_shape *shape, int stage, int ch
     int64_t m = shape->micro_batches, behind = shape->stages - stage;
     if (shape->kind == SCHEDULE_GPIPE)
         return m;
-    if (shape->kind == SCHEDULE_1F1B)
+    if (shape->kind == SCHEDULE_1F1B || shape->kind == SCHEDULE_ZB_H1)
         return m < behind ? m : behind;
 
     /* The most are alive right after a forward pass, and after the warm-up all repeats itself once

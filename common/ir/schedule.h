@@ -16,9 +16,11 @@ enum schedule {
     SCHEDULE_GPIPE,       /* all forward, then all backward (Huang et al. 2019) */
     SCHEDULE_1F1B,        /* one forward, one backward (PipeDream-Flush, Narayanan et al. 2021) */
     SCHEDULE_INTERLEAVED, /* 1F1B over two or more chunks a stage */
-    SCHEDULE_COUNT
+    SCHEDULE_ZB_H1,       /* 1F1B with late gradients of weights (Qi et al. 2024) */
+    SCHEDULE_COUNT,
+    SCHEDULE_RUN_COUNT = SCHEDULE_ZB_H1 /* those before it the executor can run */
 };
-const char *schedule_name(enum schedule schedule); /* "gpipe", "1f1b", "interleaved" */
+const char *schedule_name(enum schedule schedule); /* "gpipe", "1f1b", "interleaved", "zb-h1" */
 bool schedule_parse(const char *name, enum schedule *out);
 
 struct schedule_shape {
@@ -30,6 +32,9 @@ struct schedule_shape {
 
 struct schedule_action {
     bool is_forward;
+    /* Under zb-h1 alone: not the backward pass, which then stops at the gradients of inputs, but
+     * the gradients of the weights that it left out. */
+    bool is_weights;
     int32_t chunk;
     int32_t micro_batch;
 };
@@ -37,12 +42,16 @@ struct schedule_action {
 /* Interleaving wants two or more chunks and stages, and micro-batches in multiples of the stages;
  * the others want one chunk. STATUS_INVALID says which. */
 enum status schedule_check(const struct schedule_shape *shape, struct error *err);
-/* What one stage does in a step, in order: 2 * chunks * micro_batches actions (malloc, the
- * caller's). `shape` has passed schedule_check. */
+/* What one stage does in a step, in order: 2 * chunks * micro_batches actions, 3 under zb-h1
+ * (malloc, the caller's). `shape` has passed schedule_check.
+ *
+ * zb-h1: as 1F1B, and stage i does the gradients of weights of a micro-batch after the backward
+ * pass of the i-th micro-batch behind it, so that gradients of inputs reach the first stage sooner
+ * and all stages have p micro-batches that are not over. */
 enum status schedule_actions(const struct schedule_shape *shape, int stage,
                              struct schedule_action **out, size_t *count, struct error *err);
 /* Most micro-batches of one chunk whose forward has begun and whose backward is not over. GPipe: m;
- * 1F1B: min(m, p - stage). Quick enough for a search to ask. */
+ * 1F1B and zb-h1 (its gradients of inputs): min(m, p - stage). Quick enough for a search to ask. */
 int64_t schedule_in_flight(const struct schedule_shape *shape, int stage, int chunk);
 
 #endif

@@ -1,6 +1,7 @@
 /* Against computations by hand: a device of round figures, whose curves are flat, so that a time is
  * FLOPs or bytes divided by one rate. */
 #include "costmodel/device_ops.h"
+#include "costmodel/layer_bytes.h"
 #include "costmodel/layout_cost.h"
 #include "costmodel/layout_step.h"
 #include "ir/run_case.h"
@@ -204,9 +205,10 @@ static void test_layout_time__full_recompute_is_one_forward_more(void **state)
     double none_s = predict(&cluster, &layout).time_s.value;
     layout.recompute = RECOMPUTE_FULL;
     double full_s = predict(&cluster, &layout).time_s.value;
-    struct layout_share whole = layout_share(&cluster, &small, &layout);
+    struct layout_share whole = layout_share(&cluster.groups[0], &small, &layout);
+    const struct block_kind kind = {.mode = layout_block_mode(&layout, 0)};
     struct pass_time passes[PASS_COUNT];
-    block_passes(&whole, passes);
+    block_passes(&whole, &kind, passes);
     check_near(full_s - none_s, 4 * 8 * pass_s(&passes[PASS_FORWARD]), "recompute");
 }
 
@@ -279,6 +281,180 @@ static void test_layout_time__pipeline_fills_and_empties(void **state)
     check_near(out.phase_time_s[PHASE_PIPELINE].value, 3 * block_s, "half of the bubble");
 }
 
+/* Of the bubble of 1F1B, zb-h1 fills twice the gradients of weights (Qi et al. 2024): of each of
+ * the two blocks of a stage they are one of the three products. */
+static void test_layout_time__zero_bubble_fills_with_gradients_of_weights(void **state)
+{
+    (void)state;
+    struct cluster cluster = infinite_memory(1);
+    struct layout layout = one_device(2);
+    cluster.groups[0].tiers[0].bytes_s = 1e30;
+    layout.devices = layout.pipeline = 4;
+    layout.schedule = SCHEDULE_ZB_H1;
+    double block_s = 3 * block_products_s(1024) + 3.5 * block_attention_s(2);
+    double filled_s = 2 * block_products_s(1024);
+    struct layout_prediction out = predict(&cluster, &layout);
+    check_near(out.phase_time_s[PHASE_PIPELINE].value, 3 * 2 * (block_s - filled_s), "bubble");
+    layout.global_batch = 4; /* two micro-batches: one gradient of weights is late */
+    out = predict(&cluster, &layout);
+    check_near(out.phase_time_s[PHASE_PIPELINE].value,
+               3 * 2 * (block_s - block_products_s(1024)) - 2 * block_products_s(1024),
+               "bubble of two micro-batches");
+}
+
+/* Megatron's all-reduces hide behind gradients of weights, which zb-h1 does later. */
+static void test_layout_time__zero_bubble_leaves_all_reduces_in_the_open(void **state)
+{
+    (void)state;
+    const struct cluster cluster = infinite_memory(1);
+    struct layout layout = one_device(2);
+    layout.devices = 8;
+    layout.pipeline = 4;
+    layout.tensor = 2;
+    double plain_s = predict(&cluster, &layout).phase_time_s[PHASE_TENSOR].value;
+    layout.schedule = SCHEDULE_ZB_H1;
+    struct layout_prediction out = predict(&cluster, &layout);
+    /* the last stage: 4 micro-batches, two blocks and the head's gradient; of 1024 tokens x 1024 x
+     * 2 bytes, 4 all-reduces a block */
+    double once_s = 2 * 0.5 * 1024 * 1024 * 2 / 100e9;
+    check_near(out.phase_time_s[PHASE_TENSOR].value, 4 * (2 * 4 + 1) * once_s, "all-reduces");
+    assert_true(plain_s < out.phase_time_s[PHASE_TENSOR].value);
+}
+
+/* Of 4 micro-batches 1F1B waits twice more for the way to the neighbour and back, gpipe and zb-h1,
+ * whose gradients of weights take longer than it, do not. */
+static void test_layout_time__gpipe_waits_for_fewer_messages(void **state)
+{
+    (void)state;
+    const struct cluster cluster = infinite_memory(1);
+    struct layout layout = one_device(2);
+    layout.devices = layout.pipeline = 4;
+    double both_s = 2 * 1024.0 * 1024 * 2 / 100e9;
+    double plain_s = predict(&cluster, &layout).time_s.value;
+    layout.schedule = SCHEDULE_GPIPE;
+    check_near(plain_s - predict(&cluster, &layout).time_s.value, 2 * both_s, "gpipe");
+    layout.schedule = SCHEDULE_ZB_H1;
+    double filled_s = 3 * 2 * 2 * block_products_s(1024);
+    check_near(plain_s - predict(&cluster, &layout).time_s.value, filled_s + 2 * both_s, "zb-h1");
+}
+
+/* ZeRO's state over the 8 devices of each of 4 nodes: scattered and gathered within them, the
+ * eighth summed over the nodes. */
+static void test_layout_time__part_of_the_replicas_shares_state(void **state)
+{
+    (void)state;
+    const struct cluster cluster = infinite_memory(4);
+    struct layout layout = one_device(2);
+    layout.devices = layout.data = 32;
+    layout.global_batch = 2 * 4 * 32;
+    layout.zero_stage = 1;
+    layout.shard = 8;
+    struct layout_prediction out = predict(&cluster, &layout);
+    double bytes = 4 * (8 * (4.0 * 1024 * 1024 + 3.0 * 1024 * 4096) + 2 * 1024.0 * 1024);
+    double reduce_s = 7.0 / 8 * bytes / 100e9 + 2 * 3.0 / 4 * (bytes / 8) / 10e9;
+    check_near(out.phase_time_s[PHASE_GRAD_REDUCE].value, reduce_s, "scattered, then all-reduced");
+    check_near(out.phase_time_s[PHASE_PARAM_GATHER].value, 7.0 / 8 * bytes / 2 / 100e9, "gathered");
+}
+
+/* ---- offload ---- */
+
+static struct cluster with_host(struct cluster cluster, double bytes_s, double memory_bytes_s)
+{
+    struct device_type *device = &cluster.groups[0].device;
+    device->host_bytes_s = bytes_s;
+    device->host_memory_bytes_s = memory_bytes_s;
+    device->host_memory_bytes = UINT64_C(1) << 40;
+    return cluster;
+}
+
+static double small_parameters(void)
+{
+    return 8 * (4.0 * 1024 * 1024 + 3.0 * 1024 * 4096) + 2 * 1024.0 * 1024;
+}
+
+/* Of an owned parameter 4 bytes go down, Adam moves 30, 2 come back. */
+static void test_layout_time__the_host_does_the_optimizers_step(void **state)
+{
+    (void)state;
+    const struct cluster cluster = with_host(infinite_memory(1), 10e9, 5e9);
+    struct layout layout = one_device(1);
+    layout.devices = layout.data = 8;
+    layout.zero_stage = 1;
+    layout.shard = 8;
+    layout.offload_optimizer = true;
+    double owned = small_parameters() / 8;
+    struct layout_prediction out = predict(&cluster, &layout);
+    check_near(out.phase_time_s[PHASE_OPTIMIZER].value, owned * (4 / 10e9 + 30 / 5e9 + 2 / 10e9),
+               "one after the other");
+    check_near(out.phase_time_s[PHASE_OTHER].value + 1, 1, "nothing with each micro-batch");
+    layout.overlap_parameters = true;
+    out = predict(&cluster, &layout);
+    check_near(out.phase_time_s[PHASE_OPTIMIZER].value, owned * 30 / 5e9, "all at once");
+}
+
+/* DeepSpeed sends 2 bytes of each owned gradient behind 7 of 8 blocks' backward passes. */
+static void test_layout_time__deepspeed_sends_every_gradient(void **state)
+{
+    (void)state;
+    const struct cluster cluster = with_host(infinite_memory(1), 1e9, 5e9);
+    struct layout layout = one_device(1);
+    layout.framework = FRAMEWORK_DEEPSPEED;
+    layout.devices = layout.data = 2;
+    layout.zero_stage = 2;
+    layout.shard = 2;
+    layout.offload_optimizer = true;
+    double owned = small_parameters() / 2;
+    struct layout_prediction out = predict(&cluster, &layout);
+    double backward_s = out.phase_time_s[PHASE_BACKWARD].value / 4;
+    check_near(out.phase_time_s[PHASE_OTHER].value, 4 * (owned * 2 / 1e9 - backward_s * 7 / 8),
+               "gradients");
+    check_near(out.phase_time_s[PHASE_OPTIMIZER].value, owned * 30 / 5e9, "Adam");
+}
+
+/* FSDP fetches 4 bytes of each owned parameter for both passes, and sends as many of gradients, the
+ * link both ways at once. */
+static void test_layout_time__fsdp_fetches_parameters(void **state)
+{
+    (void)state;
+    const struct cluster cluster = with_host(infinite_memory(1), 1e9, 5e9);
+    struct layout layout = one_device(1);
+    layout.framework = FRAMEWORK_FSDP;
+    layout.devices = layout.data = layout.shard = 2;
+    layout.zero_stage = 3;
+    layout.offload_optimizer = true;
+    double owned = small_parameters() / 2;
+    struct layout_prediction out = predict(&cluster, &layout);
+    double waits_s = out.phase_time_s[PHASE_OTHER].value / 4;
+    double passes_s =
+        (out.phase_time_s[PHASE_FORWARD].value + out.phase_time_s[PHASE_BACKWARD].value) / 4;
+    check_near(waits_s, 2 * owned * 4 / 1e9 - passes_s * 7 / 8, "parameters and gradients");
+}
+
+/* What blocks keep goes to the host behind 7 of 8 blocks' passes, and comes back the same way. */
+static void test_layout_time__activations_wait_on_the_host(void **state)
+{
+    (void)state;
+    struct layout layout = one_device(2);
+    struct cluster cluster = with_host(infinite_memory(1), 1e9, 5e9);
+    struct layout_prediction plain = predict(&cluster, &layout);
+    double plain_s = plain.time_s.value;
+    layout.offload_activations = true;
+    struct layout_share whole = layout_share(&cluster.groups[0], &small, &layout);
+    const struct block_kind kind = {.mode = layout_block_mode(&layout, 0)};
+    double away_s = 8 * block_bytes(&whole, &kind).kept / 1e9;
+    double forward_s = 8 * (block_products_s(1024) + block_attention_s(2)) + head_products_s(1024);
+    double backward_s =
+        8 * (2 * block_products_s(1024) + 2.5 * block_attention_s(2)) + 2 * head_products_s(1024);
+    double waits_s = 4 * (2 * away_s - (forward_s + backward_s) * 7 / 8);
+    struct layout_prediction out = predict(&cluster, &layout);
+    assert_true(away_s > backward_s);
+    check_near(out.phase_time_s[PHASE_OTHER].value, waits_s, "waits");
+    check_near(out.time_s.value, plain_s + waits_s, "step");
+    check_near(out.energy_j.value - plain.energy_j.value, 100 * waits_s, "at rest meanwhile");
+    cluster = with_host(infinite_memory(1), 1e15, 5e9);
+    check_near(predict(&cluster, &layout).time_s.value, plain_s, "a link without end");
+}
+
 static void test_layout_time__phases_sum_to_the_step(void **state)
 {
     (void)state;
@@ -303,44 +479,6 @@ static void test_layout_time__phases_sum_to_the_step(void **state)
     }
 }
 
-/* ---- energy, price, carbon ---- */
-
-static void test_layout_energy__by_hand(void **state)
-{
-    (void)state;
-    struct cluster cluster = infinite_memory(1);
-    const struct layout layout = one_device(2);
-    struct layout_prediction out = predict(&cluster, &layout);
-    /* all of it products: at the peak all the time */
-    check_near(out.energy_j.value, 300 * out.time_s.value, "energy");
-    assert_int_equal(out.price.provenance, PROVENANCE_ABSENT);
-    assert_int_equal(out.carbon_g.provenance, PROVENANCE_ABSENT);
-    cluster.groups[0].device.price_hour = 3.6;
-    snprintf(cluster.currency, sizeof(cluster.currency), "USD");
-    cluster.carbon_g_kwh = 360;
-    out = predict(&cluster, &layout);
-    check_near(out.price.value, out.time_s.value * 1e-3, "price");
-    check_near(out.carbon_g.value, out.energy_j.value * 1e-4, "carbon");
-    cluster.groups[0].device.peak_w = 0;
-    out = predict(&cluster, &layout);
-    assert_int_equal(out.energy_j.provenance, PROVENANCE_ABSENT);
-    assert_int_equal(out.carbon_g.provenance, PROVENANCE_ABSENT);
-}
-
-/* A bubble draws idle power. */
-static void test_layout_energy__waiting_costs_idle_power(void **state)
-{
-    (void)state;
-    struct cluster cluster = infinite_memory(1);
-    struct layout layout = one_device(2);
-    cluster.groups[0].tiers[0].bytes_s = 1e30;
-    double one_j = predict(&cluster, &layout).energy_j.value;
-    double one_s = predict(&cluster, &layout).time_s.value;
-    layout.devices = layout.pipeline = 4;
-    struct layout_prediction out = predict(&cluster, &layout);
-    check_near(out.energy_j.value, one_j + 100 * (4 * out.time_s.value - one_s), "idle");
-}
-
 /* ---- errors ---- */
 
 static void refuse(const struct cluster *cluster, const struct layout *layout, const char *words)
@@ -361,10 +499,13 @@ static void test_layout_time__refuses_what_the_cluster_lacks(void **state)
     refuse(&cluster, &layout, "round-100 has no peak rate in fp8");
     layout.arithmetic = ARITHMETIC_BF16;
     layout.devices = layout.data = 16;
-    refuse(&cluster, &layout, "takes 16 devices, its first group has 8");
+    refuse(&cluster, &layout, "takes 16 devices of group 1, which has 8");
     layout.devices = layout.data = 8;
     cluster.groups[0].tier_count = 0;
     refuse(&cluster, &layout, "no links");
+    layout = one_device(2);
+    layout.offload_activations = true;
+    refuse(&cluster, &layout, "host of device round-100 is not given");
     layout = one_device(2);
     cluster.groups[0].device.efficiency[OPERATION_ATTENTION].count = 0;
     refuse(&cluster, &layout, "no efficiency curve for attention");
@@ -439,9 +580,15 @@ int main(void)
         cmocka_unit_test(test_layout_time__gradients_are_reduced_at_the_end),
         cmocka_unit_test(test_layout_time__tensor_parallel_all_reduces),
         cmocka_unit_test(test_layout_time__pipeline_fills_and_empties),
+        cmocka_unit_test(test_layout_time__zero_bubble_fills_with_gradients_of_weights),
+        cmocka_unit_test(test_layout_time__zero_bubble_leaves_all_reduces_in_the_open),
+        cmocka_unit_test(test_layout_time__gpipe_waits_for_fewer_messages),
+        cmocka_unit_test(test_layout_time__part_of_the_replicas_shares_state),
+        cmocka_unit_test(test_layout_time__the_host_does_the_optimizers_step),
+        cmocka_unit_test(test_layout_time__deepspeed_sends_every_gradient),
+        cmocka_unit_test(test_layout_time__fsdp_fetches_parameters),
+        cmocka_unit_test(test_layout_time__activations_wait_on_the_host),
         cmocka_unit_test(test_layout_time__phases_sum_to_the_step),
-        cmocka_unit_test(test_layout_energy__by_hand),
-        cmocka_unit_test(test_layout_energy__waiting_costs_idle_power),
         cmocka_unit_test(test_layout_time__refuses_what_the_cluster_lacks),
         cmocka_unit_test(test_layout_time__predicts_published_runs),
     };

@@ -12,12 +12,17 @@ enum { VIRTUAL_STAGES_MAX = 64 };
 struct times {
     double forward_s[VIRTUAL_STAGES_MAX], backward_s[VIRTUAL_STAGES_MAX];
     double forward_transfer_s[VIRTUAL_STAGES_MAX], backward_transfer_s[VIRTUAL_STAGES_MAX];
+    double weights_s[VIRTUAL_STAGES_MAX]; /* of backward_s */
 };
 
 static struct simulation_input input_of(struct schedule_shape shape, const struct times *times)
 {
-    return (struct simulation_input){shape, times->forward_s, times->backward_s,
-                                     times->forward_transfer_s, times->backward_transfer_s};
+    return (struct simulation_input){shape,
+                                     times->forward_s,
+                                     times->backward_s,
+                                     times->forward_transfer_s,
+                                     times->backward_transfer_s,
+                                     times->weights_s};
 }
 
 static struct times uniform(double forward_s, double backward_s, double transfer_s)
@@ -91,6 +96,38 @@ static void test_pipeline__by_hand(void **state)
     assert_true(pipeline_time_s(&input) == 5 * 2 + 4 + 0.75 + 2 * 0.5);
 }
 
+/* Qi et al. 2024, for the three parts of a micro-batch in any proportion: the form is the
+ * timeline's where stages are alike and gradients of weights take longer than transfers. */
+static void test_pipeline__zero_bubble_is_exact_where_stages_are_alike(void **state)
+{
+    (void)state;
+    static const double parts[][3] = {{1, 1, 1},   {1, 1.25, 0.75}, {1, 0.75, 1.25}, {2, 1, 1},
+                                      {0.5, 1, 2}, {1, 1, 0},       {0.25, 0.5, 0.5}};
+    for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
+        for (int p = 1; p <= 12; p++) {
+            for (int64_t m = 1; m <= 4 * p; m++) {
+                double forward_s = parts[i][0], inputs_s = parts[i][1], weights_s = parts[i][2];
+                struct times times = uniform(forward_s, inputs_s + weights_s, 0);
+                for (int v = 0; v < VIRTUAL_STAGES_MAX; v++)
+                    times.weights_s[v] = weights_s;
+                struct simulation_input input =
+                    input_of((struct schedule_shape){SCHEDULE_ZB_H1, p, 1, m}, &times);
+                struct simulation exact = run(&input);
+                double form_s = pipeline_time_s(&input);
+                if (fabs(form_s - exact.makespan_s) > 1e-9 * exact.makespan_s)
+                    fail_msg("case %zu, p %d, m %d: %g, simulated %g", i, p, (int)m, form_s,
+                             exact.makespan_s);
+                /* table 2 of the paper, whose three parts take about as long as each other */
+                double bubble_s = (p - 1) * (forward_s + inputs_s - weights_s);
+                if (i < 2 && m >= p)
+                    assert_true(fabs(form_s - (double)m * (forward_s + inputs_s + weights_s) -
+                                     bubble_s) < 1e-9);
+                simulation_free(&exact);
+            }
+        }
+    }
+}
+
 static double draw(uint64_t *index)
 {
     return rng_uniform(3, 5, (*index)++);
@@ -121,6 +158,29 @@ static void test_pipeline__comes_close_where_stages_differ(void **state)
         for (int stage = 0; stage < p; stage++)
             least_s = fmax(least_s, exact.stages[stage].busy_s);
         assert_true(form_s >= least_s);
+        if (fabs(form_s - exact.makespan_s) > 0.05 * exact.makespan_s)
+            fail_msg("round %d: %g, simulated %g", round, form_s, exact.makespan_s);
+        simulation_free(&exact);
+    }
+}
+
+static void test_pipeline__zero_bubble_comes_close_where_stages_differ(void **state)
+{
+    (void)state;
+    uint64_t index = 1000;
+    for (int round = 0; round < 400; round++) {
+        struct times times = uniform(1, 2, round % 2 ? 0.03 : 0);
+        int p = 2 + round % 7;
+        struct schedule_shape shape = {SCHEDULE_ZB_H1, p, 1, p * (1 + round % 4)};
+        for (int i = 0; i < p; i++) {
+            double factor = 0.95 + 0.1 * draw(&index);
+            times.forward_s[i] *= factor;
+            times.backward_s[i] *= factor;
+            times.weights_s[i] = factor * (0.8 + 0.2 * draw(&index));
+        }
+        struct simulation_input input = input_of(shape, &times);
+        struct simulation exact = run(&input);
+        double form_s = pipeline_time_s(&input);
         if (fabs(form_s - exact.makespan_s) > 0.05 * exact.makespan_s)
             fail_msg("round %d: %g, simulated %g", round, form_s, exact.makespan_s);
         simulation_free(&exact);
@@ -164,6 +224,8 @@ int main(void)
         cmocka_unit_test(test_pipeline__is_exact_where_stages_are_alike),
         cmocka_unit_test(test_pipeline__by_hand),
         cmocka_unit_test(test_pipeline__comes_close_where_stages_differ),
+        cmocka_unit_test(test_pipeline__zero_bubble_is_exact_where_stages_are_alike),
+        cmocka_unit_test(test_pipeline__zero_bubble_comes_close_where_stages_differ),
         cmocka_unit_test(test_pipeline__later_stages_hide_their_reduction),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -232,8 +232,11 @@ static void test_predict__pipeline_is_near_the_closed_form(void **state)
             backward_s[virtual_stage] += 2 * unit_s;
             transfer_s[l] = link_s(COLLECTIVE_POINT_TO_POINT, 2, 1, STREAM_BYTES);
         }
-        const struct simulation_input input = {plan_schedule(&setting.plan), forward_s, backward_s,
-                                               transfer_s, transfer_s};
+        const struct simulation_input input = {.shape = plan_schedule(&setting.plan),
+                                               .forward_s = forward_s,
+                                               .backward_s = backward_s,
+                                               .forward_transfer_s = transfer_s,
+                                               .backward_transfer_s = transfer_s};
         double form_s = pipeline_time_s(&input) + 0.02 + 0.005;
         double found_s = predicted_s(&setting);
         if (fabs(form_s - found_s) > 0.15 * found_s)
@@ -288,8 +291,12 @@ static void test_predict__memory_is_the_fullest_stage_and_the_process(void **sta
         }
         assert_true(p.memory_bytes.value == (double)most + 1e6);
         assert_true(p.memory_bytes.deviation == 1e4);
-        assert_true(
-            near(memory_quantile_bytes(p.memory_bytes), p.memory_bytes.value + 1.645 * 1e4));
+        /* Quantiles of the normal distribution: 0.95, 0.99, 0.5 (Abramowitz, Stegun, table 26.5). */
+        assert_true(near(memory_quantile_bytes(p.memory_bytes),
+                         p.memory_bytes.value + 1.6448536269514722 * 1e4));
+        assert_true(near(memory_held_bytes(p.memory_bytes, 0.01),
+                         p.memory_bytes.value + 2.3263478740408408 * 1e4));
+        assert_true(near(memory_held_bytes(p.memory_bytes, 0.5), p.memory_bytes.value));
         assert_true(p.memory_term_bytes[MEMORY_PROCESS].value == 1e6);
         prediction_clear(&p);
         close_setting(&setting);

@@ -13,12 +13,17 @@ enum { VIRTUAL_STAGES_MAX = 32 };
 struct times {
     double forward_s[VIRTUAL_STAGES_MAX], backward_s[VIRTUAL_STAGES_MAX];
     double forward_transfer_s[VIRTUAL_STAGES_MAX], backward_transfer_s[VIRTUAL_STAGES_MAX];
+    double weights_s[VIRTUAL_STAGES_MAX]; /* of backward_s */
 };
 
 static struct simulation_input input_of(struct schedule_shape shape, const struct times *times)
 {
-    return (struct simulation_input){shape, times->forward_s, times->backward_s,
-                                     times->forward_transfer_s, times->backward_transfer_s};
+    return (struct simulation_input){shape,
+                                     times->forward_s,
+                                     times->backward_s,
+                                     times->forward_transfer_s,
+                                     times->backward_transfer_s,
+                                     times->weights_s};
 }
 
 static struct simulation run(struct schedule_shape shape, const struct times *times)
@@ -101,6 +106,21 @@ static void test_simulate__interleaved_by_hand(void **state)
     assert_true(out.stages[0].busy_s == 8 && out.stages[1].busy_s == 8);
     assert_true(out.stages[1].actions[0].start_s == 1);
     assert_true(out.stages[1].end_s == 9);
+    simulation_free(&out);
+}
+
+/* F 1, B 2, W 3 on both stages, two micro-batches: F0 F1 B0 W0 B1 W1 and F0 B0 F1 B1 W0 W1. Drawn
+ * by hand. */
+static void test_simulate__zero_bubble_by_hand(void **state)
+{
+    (void)state;
+    const struct times times = {.forward_s = {1, 1}, .backward_s = {5, 5}, .weights_s = {3, 3}};
+    const double first[][2] = {{0, 1}, {1, 2}, {4, 6}, {6, 9}, {9, 11}, {11, 14}};
+    const double second[][2] = {{1, 2}, {2, 4}, {4, 5}, {5, 7}, {7, 10}, {10, 13}};
+    struct simulation out = run((struct schedule_shape){SCHEDULE_ZB_H1, 2, 1, 2}, &times);
+    expect_actions(&out.stages[0], first, 6);
+    expect_actions(&out.stages[1], second, 6);
+    assert_true(out.makespan_s == 14 && out.stages[0].busy_s == 12);
     simulation_free(&out);
 }
 
@@ -220,6 +240,7 @@ int main(void)
         cmocka_unit_test(test_simulate__1f1b_by_hand),
         cmocka_unit_test(test_simulate__gpipe_by_hand),
         cmocka_unit_test(test_simulate__interleaved_by_hand),
+        cmocka_unit_test(test_simulate__zero_bubble_by_hand),
         cmocka_unit_test(test_simulate__is_the_longest_way),
         cmocka_unit_test(test_simulate__takes_time_by_actions),
     };

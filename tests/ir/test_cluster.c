@@ -98,6 +98,28 @@ static void test_cluster__builtins_are_complete(void **state)
     }
 }
 
+/* All figures of a host or none of them: 12.5 GB/s of PCIe 4 that two devices share, an eighth of 16
+ * channels of 25.6 GB/s at the share that Adam reaches, an eighth of 2 TiB. */
+static void test_cluster__hosts_are_given_or_not(void **state)
+{
+    (void)state;
+    struct cluster cluster;
+    for (size_t i = 0; i < cluster_builtin_count(); i++) {
+        assert_true(cluster_of_device(cluster_builtin_name(i), 8, &cluster));
+        const struct device_type *device = &cluster.groups[0].device;
+        bool has_link = device->host_bytes_s > 0;
+        assert_true(has_link == (device->host_memory_bytes_s > 0));
+        assert_true(has_link == (device->host_memory_bytes > 0));
+    }
+    assert_true(cluster_of_device("a100-80", 8, &cluster));
+    const struct device_type *device = &cluster.groups[0].device;
+    assert_near(device->host_bytes_s, 12.5e9, 1);
+    assert_near(device->host_memory_bytes_s, 0.46 * 16 * 25.6e9 / 8, 1);
+    assert_true(device->host_memory_bytes == UINT64_C(2) * 1099511627776 / 8);
+    assert_true(cluster_of_device("a40", 4, &cluster));
+    assert_true(cluster.groups[0].device.host_bytes_s == 0.0);
+}
+
 /* Data sheets: 312 TFLOP/s and 2039 GB/s of the A100, 12 links of 25 GB/s; a DGX A100's eight
  * adapters of 200 Gb/s are 25 GB/s a device. Memory: 79.15 GiB are left of 80. */
 static void test_cluster__an_a100_is_as_its_sheet_says(void **state)
@@ -229,7 +251,10 @@ static void test_cluster__wrong_names_say_what_would_be_right(void **state)
 static void test_cluster__efficiency_is_linear_in_the_logarithm(void **state)
 {
     (void)state;
-    const struct efficiency_curve curve = {3, {1e9, 1e11, 1e12}, {0.2, 0.6, 0.9}};
+    struct efficiency_curve curve = {.count = 0};
+    efficiency_curve_add(&curve, 1e9, 0.2);
+    efficiency_curve_add(&curve, 1e11, 0.6);
+    efficiency_curve_add(&curve, 1e12, 0.9);
     assert_near(efficiency_at(&curve, 1e10), 0.4, 1e-12);
     assert_near(efficiency_at(&curve, sqrt(1e23)), 0.75, 1e-12);
     assert_near(efficiency_at(&curve, 1e11), 0.6, 1e-12);
@@ -237,9 +262,31 @@ static void test_cluster__efficiency_is_linear_in_the_logarithm(void **state)
     assert_near(efficiency_at(&curve, 5), 0.2, 0);
     assert_near(efficiency_at(&curve, 0), 0.2, 0);
     assert_near(efficiency_at(&curve, 1e15), 0.9, 0);
-    const struct efficiency_curve flat = {1, {1e9}, {0.5}};
+    const struct efficiency_curve flat = {.count = 1, .size = {1e9}, .share = {0.5}};
     assert_near(efficiency_at(&flat, 1), 0.5, 0);
     assert_near(efficiency_at(&flat, 1e12), 0.5, 0);
+}
+
+/* Over nine decades, in steps that meet no point: the C library's logarithm is the reference. */
+static void test_cluster__efficiency_is_exact_and_never_below_its_floor(void **state)
+{
+    (void)state;
+    static const double sizes[] = {1e-3, 0.9, 7, 8e3, 9e5}, shares[] = {0.1, 0.7, 0.3, 0.31, 1};
+    struct efficiency_curve curve = {.count = 0};
+    for (size_t i = 0; i < 5; i++)
+        efficiency_curve_add(&curve, sizes[i], shares[i]);
+    for (double size = 1.0001e-3; size < 9e5; size *= 1.0137) {
+        size_t at = 0;
+        while (sizes[at + 1] <= size)
+            at++;
+        double way = log(size / sizes[at]) / log(sizes[at + 1] / sizes[at]);
+        double expected = shares[at] + way * (shares[at + 1] - shares[at]);
+        assert_near(efficiency_at(&curve, size), expected, 1e-14);
+        assert_true(efficiency_floor(&curve, size) <= expected);
+        assert_true(efficiency_floor(&curve, size) == fmin(shares[at], shares[at + 1]));
+    }
+    assert_true(efficiency_floor(&curve, 1e-4) == 0.1);
+    assert_true(efficiency_floor(&curve, 1e6) == 1);
 }
 
 static const char *tier_of(const struct cluster *cluster, int64_t ways, int64_t apart)
@@ -512,6 +559,8 @@ static void test_cluster__hostile_files_name_the_key(void **state)
         {"\"name\": \"d\"", "\"name\": \"\"", "groups[0].device.name"},
         {"\"name\": \"d\"", "\"name\": \"d\", \"idle_w\": 5", "groups[0].device.peak_w"},
         {"\"name\": \"d\"", "\"name\": \"d\", \"idle_w\": -5", "groups[0].device.idle_w"},
+        {"\"name\": \"d\"", "\"name\": \"d\", \"peak_w\": 9, \"unlimited_w\": 5",
+         "groups[0].device.unlimited_w"},
         {"\"name\": \"d\"", "\"name\": \"d\", \"peak_w\": \"5\"", "groups[0].device.peak_w"},
         {"\"name\": \"d\"", "\"name\": \"d\", \"memory_bytes\": -1",
          "groups[0].device.memory_bytes"},
@@ -618,6 +667,7 @@ int main(void)
         cmocka_unit_test(test_cluster__published_spellings_name_one_device),
         cmocka_unit_test(test_cluster__builtin_names_name_themselves),
         cmocka_unit_test(test_cluster__builtins_are_complete),
+        cmocka_unit_test(test_cluster__hosts_are_given_or_not),
         cmocka_unit_test(test_cluster__an_a100_is_as_its_sheet_says),
         cmocka_unit_test(test_cluster__counts_are_whole_nodes_or_less_than_one),
         cmocka_unit_test(test_cluster__gb200_domains_span_nodes),
@@ -625,6 +675,7 @@ int main(void)
         cmocka_unit_test(test_cluster__loads_by_name_and_count),
         cmocka_unit_test(test_cluster__wrong_names_say_what_would_be_right),
         cmocka_unit_test(test_cluster__efficiency_is_linear_in_the_logarithm),
+        cmocka_unit_test(test_cluster__efficiency_is_exact_and_never_below_its_floor),
         cmocka_unit_test(test_cluster__a_group_takes_the_narrowest_tier_that_holds_it),
         cmocka_unit_test(test_cluster__hash_is_of_all_but_the_name),
         cmocka_unit_test(test_cluster__page_example_loads),

@@ -175,6 +175,123 @@ static void test_layout__what_is_wrong_is_named(void **state)
     }
 }
 
+/* Each thing by its framework's own rules. */
+static void test_layout__offload_is_what_the_framework_has(void **state)
+{
+    (void)state;
+    const struct {
+        enum framework framework;
+        int zero_stage;
+        enum recompute recompute;
+        bool activations, optimizer;
+        const char *part; /* NULL: passes */
+    } cases[] = {
+        {FRAMEWORK_MEGATRON, 1, RECOMPUTE_NONE, true, true, NULL},
+        {FRAMEWORK_MEGATRON, 1, RECOMPUTE_FULL, true, false, "of pipeline 1 without recompute"},
+        {FRAMEWORK_MEGATRON, 0, RECOMPUTE_NONE, false, true, "needs a zero_stage of 1 or more"},
+        {FRAMEWORK_DEEPSPEED, 2, RECOMPUTE_FULL, true, true, NULL},
+        {FRAMEWORK_DEEPSPEED, 2, RECOMPUTE_NONE, true, false, "only with recompute full"},
+        {FRAMEWORK_DEEPSPEED, 1, RECOMPUTE_NONE, false, true, "2 or more of deepspeed in bf16"},
+        {FRAMEWORK_FSDP, 3, RECOMPUTE_FULL, true, true, NULL},
+    };
+    struct model model = load_model("llama-3-70b", 8192);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct layout layout = base();
+        struct error err;
+        layout.framework = cases[i].framework;
+        layout.zero_stage = cases[i].zero_stage;
+        layout.data *= layout.pipeline;
+        layout.pipeline = layout.virtual_stages = 1;
+        layout.schedule = SCHEDULE_1F1B;
+        layout.shard = layout.zero_stage > 0 ? 16 : 1;
+        layout.recompute = cases[i].recompute;
+        layout.offload_activations = cases[i].activations;
+        layout.offload_optimizer = cases[i].optimizer;
+        enum status status = layout_check(&layout, &model, "test", &err);
+        if (cases[i].part == NULL)
+            assert_ok(status, &err);
+        else
+            assert_int_equal(status, STATUS_INVALID);
+        if (cases[i].part != NULL)
+            assert_contains(err.message, cases[i].part);
+    }
+}
+
+static void test_layout__late_gradients_keep_activations_on_the_device(void **state)
+{
+    (void)state;
+    struct model model = load_model("llama-3-70b", 8192);
+    struct layout layout = base();
+    struct error err;
+    layout.schedule = SCHEDULE_ZB_H1;
+    layout.virtual_stages = 1;
+    layout.framework = FRAMEWORK_FSDP;
+    layout.zero_stage = 3;
+    assert_ok(layout_check(&layout, &model, "test", &err), &err);
+    layout.offload_activations = true;
+    assert_int_equal(layout_check(&layout, &model, "test", &err), STATUS_INVALID);
+    assert_contains(err.message, "only under another schedule than zb-h1");
+}
+
+/* Mixtral 8x7B on 64 devices: tensor 2, data 16, context 2, so that experts have 32 replicas to
+ * share out. */
+static void test_layout__experts_are_shared_as_megatron_does(void **state)
+{
+    (void)state;
+    const struct {
+        enum field field;
+        int64_t value;
+        const char *part; /* NULL: passes */
+    } cases[] = {
+        {EXPERT, 1, NULL},
+        {EXPERT, 4, NULL},
+        {EXPERT, 8, NULL},
+        {EXPERT, 16, "does not divide the model's 8 experts"},
+        {EXPERT, 3, "does not divide the model's 8 experts"},
+        {SHARD, 4, "shard 4 is no multiple of expert 8"},
+        {SHARD, 8, NULL},
+        {FRAMEWORK, FRAMEWORK_DEEPSPEED, "only framework megatron"},
+    };
+    struct model model = load_model("mixtral-8x7b", 4096);
+    struct layout layout = base(), changed;
+    struct error err;
+    layout.pipeline = layout.virtual_stages = 1;
+    layout.schedule = SCHEDULE_1F1B;
+    layout.tensor = 2;
+    layout.devices = 64;
+    layout.data = 16;
+    layout.shard = 32;
+    layout.expert = 8;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        changed = layout;
+        set(&changed, cases[i].field, cases[i].value);
+        enum status status = layout_check(&changed, &model, "row", &err);
+        if (cases[i].part == NULL)
+            assert_ok(status, &err);
+        else
+            assert_int_not_equal(status, STATUS_OK);
+        if (cases[i].part != NULL)
+            assert_contains(err.message, cases[i].part);
+    }
+    changed = layout;
+    changed.sequence_parallel = false;
+    assert_int_equal(layout_check(&changed, &model, "row", &err), STATUS_INVALID);
+    assert_contains(err.message, "need sequence_parallel");
+    model.expert_ffn = 14335;
+    assert_int_equal(layout_check(&layout, &model, "row", &err), STATUS_INVALID);
+    assert_contains(err.message, "does not divide an expert's 14335 columns");
+    model.expert_ffn = 14336;
+    changed = layout; /* 24 replicas, of which 8 devices share an expert, but not 16 experts 16 */
+    model.experts = 16;
+    changed.expert = 16;
+    changed.data = 12;
+    changed.devices = 48;
+    changed.shard = 24;
+    changed.global_batch = 120;
+    assert_int_equal(layout_check(&changed, &model, "row", &err), STATUS_INVALID);
+    assert_contains(err.message, "data 12 times context 2");
+}
+
 static void test_layout__the_model_must_divide(void **state)
 {
     (void)state;
@@ -211,7 +328,10 @@ int main(void)
         cmocka_unit_test(test_layout__framework_names_read_back),
         cmocka_unit_test(test_layout__a_published_split_passes),
         cmocka_unit_test(test_layout__uneven_stages_pass),
+        cmocka_unit_test(test_layout__offload_is_what_the_framework_has),
+        cmocka_unit_test(test_layout__late_gradients_keep_activations_on_the_device),
         cmocka_unit_test(test_layout__what_is_wrong_is_named),
+        cmocka_unit_test(test_layout__experts_are_shared_as_megatron_does),
         cmocka_unit_test(test_layout__the_model_must_divide),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
