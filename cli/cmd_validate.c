@@ -65,9 +65,9 @@ static const struct command_spec spec = {
     .summary = "hold the cluster-scale cost model against measured training runs",
     .synopsis = "CASES.csv [MORE.csv ...] [options]",
     .description =
-        "Reads tables of measured runs (docs/validate.md has the columns), predicts step time and "
-        "memory of each from its model, cluster and layout, and prints the mean and worst errors "
-        "of each file and whether what ran out of memory was predicted to.\n"
+        "Reads tables of measured runs (docs/validate.md has the columns), predicts step time, "
+        "memory and energy of each from its model, cluster and layout, and prints the mean and "
+        "worst errors of each file and whether what ran out of memory was predicted to.\n"
         "A row that lacks a value is skipped with the reason, never guessed.",
     .groups = groups,
     .group_count = COUNT_OF(groups),

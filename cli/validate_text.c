@@ -40,6 +40,8 @@ static void print_run(const struct run_case *row, const struct case_result *resu
     if (row->skipped[0] == '\0') {
         print_figure(FIGURE_SECONDS, result->time_s, row->step_s, out);
         print_figure(FIGURE_BYTES, result->memory_bytes, row->memory_bytes, out);
+        if (row->energy_j.provenance != PROVENANCE_ABSENT)
+            print_figure(FIGURE_JOULES, result->energy_j, row->energy_j, out);
         text_printf(out, "  %-13s  ",
                     result->fits         ? row->out_of_memory ? "fits: WRONG" : "fits"
                     : row->out_of_memory ? "out of memory"
@@ -56,7 +58,9 @@ static void print_run(const struct run_case *row, const struct case_result *resu
 static void print_runs(const struct case_table *table, struct text *out)
 {
     figure_clean(table->cases.name, out);
-    text_append(out, ": predicted for measured, step time and memory\n");
+    text_append(out, table->summary.energy.count > 0
+                         ? ": predicted for measured, step time, memory and energy\n"
+                         : ": predicted for measured, step time and memory\n");
     for (size_t i = 0; i < table->cases.count; i++)
         print_run(&table->cases.rows[i], &table->results[i], out);
     text_append(out, "\n");
@@ -72,19 +76,35 @@ static int widest_name(const struct validation *validation)
     return (int)widest;
 }
 
-static void print_file(const struct case_table *table, int width, struct text *out)
+/* Energy has columns only where some run's was measured: of most published runs it was not. */
+static bool has_energy(const struct validation *validation)
+{
+    for (size_t i = 0; i < validation->count; i++)
+        if (validation->tables[i].summary.energy.count > 0)
+            return true;
+    return false;
+}
+
+static void print_errors(const struct case_errors *errors, int width, struct text *out)
+{
+    char mean[SHARE_BYTES], worst[SHARE_BYTES];
+    text_printf(out, " %*s %10s", width, share_text(errors->mean_absolute, false, mean),
+                share_text(errors->worst, true, worst));
+}
+
+static void print_file(const struct case_table *table, int width, bool shows_energy,
+                       struct text *out)
 {
     const struct case_summary *summary = &table->summary;
-    char time[SHARE_BYTES], time_worst[SHARE_BYTES], memory[SHARE_BYTES], memory_worst[SHARE_BYTES];
     struct text name = {0};
     figure_clean(table->cases.name, &name);
-    text_printf(out, "%-*s %5zu %8zu %10s %10s %8s %10s   %zu of %zu\n", width,
-                name.data != NULL ? name.data : "", summary->rows, summary->skipped,
-                share_text(summary->time.mean_absolute, false, time),
-                share_text(summary->time.worst, true, time_worst),
-                share_text(summary->memory.mean_absolute, false, memory),
-                share_text(summary->memory.worst, true, memory_worst), summary->agreed,
-                summary->judged);
+    text_printf(out, "%-*s %5zu %8zu", width, name.data != NULL ? name.data : "", summary->rows,
+                summary->skipped);
+    print_errors(&summary->time, 10, out);
+    print_errors(&summary->memory, 8, out);
+    if (shows_energy)
+        print_errors(&summary->energy, 8, out);
+    text_printf(out, "   %zu of %zu\n", summary->agreed, summary->judged);
     text_free(&name);
 }
 
@@ -117,23 +137,29 @@ static void print_fit(const struct fit_report *fit, struct text *out)
 void validation_print(const struct validation *validation, struct text *out)
 {
     int width = widest_name(validation);
+    bool shows_energy = has_energy(validation);
     size_t skipped = 0;
     if (validation->fit.folds > 0)
         print_fit(&validation->fit, out);
     for (size_t i = 0; validation->shows_all && i < validation->count; i++)
         print_runs(&validation->tables[i], out);
-    text_printf(out, "%-*s %5s %8s %10s %10s %8s %10s   %s\n", width, "file", "rows", "skipped",
-                "step time", "worst", "memory", "worst", "fits or not, right");
+    text_printf(out, "%-*s %5s %8s %10s %10s %8s %10s", width, "file", "rows", "skipped",
+                "step time", "worst", "memory", "worst");
+    if (shows_energy)
+        text_printf(out, " %8s %10s", "energy", "worst");
+    text_append(out, "   fits or not, right\n");
     for (size_t i = 0; i < validation->count; i++) {
-        print_file(&validation->tables[i], width, out);
+        print_file(&validation->tables[i], width, shows_energy, out);
         skipped += validation->tables[i].summary.skipped;
     }
     if (skipped > 0)
         text_append(out, "\nskipped:\n");
     for (size_t i = 0; i < validation->count; i++)
         print_reasons(&validation->tables[i], out);
-    text_append(out, "\nstep time, memory: mean of |predicted / measured - 1|; worst: the largest, "
-                     "with its sign\n");
+    text_printf(out,
+                "\nstep time, memory%s: mean of |predicted / measured - 1|; worst: the largest, "
+                "with its sign\n",
+                shows_energy ? ", energy" : "");
 }
 
 /* ---- as JSON ---- */
@@ -151,6 +177,8 @@ static void write_run(const struct run_case *row, const struct case_result *resu
     write_quantity("measured_s", &row->step_s, out);
     write_quantity("predicted_bytes", is_skipped ? &absent : &result->memory_bytes, out);
     write_quantity("measured_bytes", &row->memory_bytes, out);
+    write_quantity("predicted_j", is_skipped ? &absent : &result->energy_j, out);
+    write_quantity("measured_j", &row->energy_j, out);
     if (is_skipped)
         jout_null(out, "fits");
     else
@@ -198,6 +226,8 @@ static void write_file(const struct case_table *table, const char *path, bool sh
                                                 "time_worst_line"};
     static const struct error_keys memory_keys = {"memory_runs", "memory_mape", "memory_bias",
                                                   "memory_worst", "memory_worst_line"};
+    static const struct error_keys energy_keys = {"energy_runs", "energy_mape", "energy_bias",
+                                                  "energy_worst", "energy_worst_line"};
     const struct case_summary *summary = &table->summary;
     jout_begin_object(out, NULL);
     jout_string(out, "name", table->cases.name);
@@ -206,6 +236,7 @@ static void write_file(const struct case_table *table, const char *path, bool sh
     jout_int(out, "skipped", (int64_t)summary->skipped);
     write_errors(&summary->time, &table->cases, &time_keys, out);
     write_errors(&summary->memory, &table->cases, &memory_keys, out);
+    write_errors(&summary->energy, &table->cases, &energy_keys, out);
     jout_real(out, "oom_agree", case_agreement(summary));
     jout_int(out, "oom_rows", (int64_t)summary->failed);
     jout_int(out, "oom_missed", (int64_t)summary->missed);

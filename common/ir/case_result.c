@@ -57,10 +57,12 @@ struct case_summary case_summarise(const struct run_cases *cases, const struct c
         }
         add_error(&summary.time, case_error(results[i].time_s, row->step_s), i);
         add_error(&summary.memory, case_error(results[i].memory_bytes, row->memory_bytes), i);
+        add_error(&summary.energy, case_error(results[i].energy_j, row->energy_j), i);
         judge(&summary, row, &results[i]);
     }
     finish_errors(&summary.time);
     finish_errors(&summary.memory);
+    finish_errors(&summary.energy);
     return summary;
 }
 

@@ -8,6 +8,7 @@
 struct case_result {
     struct quantity time_s;       /* of a step; absent: the run is skipped */
     struct quantity memory_bytes; /* of the fullest device, of what the run's figure counts */
+    struct quantity energy_j;     /* of all devices in a step */
     bool fits;                    /* in the device's memory */
 };
 
@@ -22,7 +23,7 @@ struct case_errors {
 
 struct case_summary {
     size_t rows, skipped;
-    struct case_errors time, memory;
+    struct case_errors time, memory, energy;
     /* Out of memory, over the runs that were predicted. */
     size_t judged;  /* rows - skipped */
     size_t agreed;  /* predicted to fit and ran, or not to fit and failed */

@@ -29,15 +29,19 @@ struct column {
 #define UP_TO(maximum_)   .minimum = 0, .maximum = (maximum_)
 
 static const struct column columns[] = {
-    TEXT(source, NEEDED), TEXT(model, NEEDED), TEXT(gpu, NEEDED), TEXT(recompute, NEEDED),
-    TEXT(precision, NEEDED), TEXT(notes, NEEDED),
-    COUNT(layers, FROM_1), COUNT(hidden, FROM_1), COUNT(heads, FROM_1), COUNT(kv_heads, FROM_1),
-    COUNT(ffn, FROM_1), COUNT(vocab, FROM_1), COUNT(seq, FROM_1),
-    COUNT(gpus, FROM_1), COUNT(tp, FROM_1), COUNT(pp, FROM_1), COUNT(vp, FROM_1),
-    COUNT(cp, FROM_1), COUNT(dp, FROM_1), COUNT(zero, UP_TO(3)), COUNT(seqpar, UP_TO(1)),
-    COUNT(mbs, FROM_1), COUNT(gbs, FROM_1),
-    REAL(iter_time_s, NEEDED), REAL(tokens_s_gpu, NEEDED), REAL(mem_gib, NEEDED),
-    COUNT(experts, UP_TO(INT32_MAX), OPTIONAL), COUNT(ep, FROM_1, OPTIONAL),
+    TEXT(source, NEEDED), TEXT(model, NEEDED), TEXT(gpu, NEEDED), TEXT(notes, NEEDED),
+    COUNT(gpus, FROM_1), COUNT(tp, FROM_1), COUNT(pp, FROM_1), COUNT(dp, FROM_1),
+    COUNT(mbs, FROM_1), COUNT(gbs, FROM_1), REAL(iter_time_s, NEEDED),
+    /* what a known system or model says where the table does not */
+    COUNT(layers, FROM_1, OPTIONAL), COUNT(hidden, FROM_1, OPTIONAL),
+    COUNT(heads, FROM_1, OPTIONAL), COUNT(kv_heads, FROM_1, OPTIONAL),
+    COUNT(ffn, FROM_1, OPTIONAL), COUNT(vocab, FROM_1, OPTIONAL), COUNT(seq, FROM_1, OPTIONAL),
+    COUNT(vp, FROM_1, OPTIONAL), COUNT(cp, FROM_1, OPTIONAL), COUNT(zero, UP_TO(3), OPTIONAL),
+    COUNT(seqpar, UP_TO(1), OPTIONAL), TEXT(recompute, OPTIONAL), TEXT(precision, OPTIONAL),
+    REAL(tokens_s_gpu, OPTIONAL), REAL(mem_gib, OPTIONAL), REAL(iter_energy_j, OPTIONAL),
+    TEXT(partition, OPTIONAL), COUNT(plan, UP_TO(INT32_MAX), OPTIONAL),
+    COUNT(experts, UP_TO(INT32_MAX), OPTIONAL), COUNT(topk, FROM_1, OPTIONAL),
+    COUNT(ep, FROM_1, OPTIONAL),
     COUNT(gpus_per_node, FROM_1, OPTIONAL),
     TEXT(framework, OPTIONAL), TEXT(network, OPTIONAL),
     COUNT(fused_attention, UP_TO(1), OPTIONAL), COUNT(fused_cross_entropy, UP_TO(1), OPTIONAL),

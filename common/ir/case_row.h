@@ -8,14 +8,16 @@
 
 enum { CASE_EMPTY = -1 }; /* of a whole number; an empty real is NAN, an empty text "" */
 
-/* Texts are borrowed from the table. Units as the columns have them: s, tokens/s, GiB. */
+/* Texts are borrowed from the table. Units as the columns have them: s, tokens/s, GiB,
+ * J. A column that the table does not have is empty in every row. */
 struct case_row {
     const char *source, *model, *gpu, *recompute, *precision, *notes, *framework, *network;
-    int64_t layers, hidden, heads, kv_heads, ffn, vocab, seq, experts;
-    int64_t gpus, gpus_per_node, tp, pp, vp, cp, ep, dp, zero, seqpar, mbs, gbs;
+    const char *partition;
+    int64_t layers, hidden, heads, kv_heads, ffn, vocab, seq, experts, topk;
+    int64_t gpus, gpus_per_node, tp, pp, vp, cp, ep, dp, zero, seqpar, mbs, gbs, plan;
     int64_t fused_attention, fused_cross_entropy;
     int64_t overlap_gradients, overlap_parameters, overlap_tensor;
-    double iter_time_s, tokens_s_gpu, mem_gib;
+    double iter_time_s, tokens_s_gpu, mem_gib, iter_energy_j;
 };
 
 enum { CASE_COLUMNS_MAX = 48 };

@@ -73,6 +73,18 @@ static const struct case_system systems[] = {
      .sequence_parallel = SYSTEM_UNSTATED,
      .zero_stage = SYSTEM_UNSTATED,
      .arithmetic = SYSTEM_UNSTATED},
+    /* Merak's pipeline, made from DeepSpeed's, under Hugging Face's models in PyTorch 1.10.1:
+     * weights in fp32, products in TF32, which that version switches on; every block recomputed
+     * (merak_args.py). Each series of plans begins with two at full clocks (its README). */
+    {.source = "ml-energy/zeus",
+     .framework = FRAMEWORK_DEEPSPEED,
+     .sequence_parallel = 0,
+     .zero_stage = 0,
+     .arithmetic = ARITHMETIC_TF32,
+     .context_parallel = 1,
+     .virtual_stages = 1,
+     .recomputes_all = true,
+     .full_clock_plans = 2},
 };
 
 const struct case_system *case_system_find(const char *source)

@@ -15,6 +15,11 @@ struct case_system {
     const char *network; /* between nodes, as cluster_set_network reads it; NULL: the usual one */
     /* What an empty column says there; SYSTEM_UNSTATED: nothing, the row is skipped. */
     int sequence_parallel, zero_stage, arithmetic;
+    int context_parallel, virtual_stages; /* 0: nothing */
+    bool recomputes_all;                  /* 'recompute': full; false: nothing */
+    /* Runs whose column 'plan' is below this ran at the device's full clock and power limit; 0: the
+     * system has no such plans. */
+    int full_clock_plans;
 };
 
 /* NULL: none of the table's. */

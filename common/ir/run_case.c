@@ -1,6 +1,7 @@
 #include "ir/run_case.h"
 
 #include "base/csv.h"
+#include "ir/case_model.h"
 #include "ir/case_row.h"
 #include "ir/case_system.h"
 #include <math.h>
@@ -16,9 +17,11 @@ static const double GIB = 1073741824.0;
  * and have then said why. */
 struct builder {
     const struct case_row *row;
+    const struct case_model *named;  /* what the source calls so; NULL: not known by name */
     const struct cluster *described; /* NULL: built in */
     struct case_system system;
     struct run_case *out;
+    enum status status; /* STATUS_MEMORY where that is why a function returned false */
 };
 
 __attribute__((format(printf, 2, 3))) static bool skip(struct builder *builder, const char *format,
@@ -77,9 +80,13 @@ static int64_t builtin_vocab(const struct model *model)
 
 static bool find_family(struct builder *builder, enum model_family *out)
 {
-    static const char *const llamas[] = {"llama", "mistral"};
+    static const char *const llamas[] = {"llama", "mistral", "mixtral", "grok"};
     static const char *const gpts[] = {"gpt", "mpt", "megatron", "bloom"};
     const struct case_row *row = builder->row;
+    if (builder->named != NULL) {
+        *out = builder->named->family;
+        return true;
+    }
     *out = MODEL_LLAMA;
     for (size_t i = 0; i < sizeof(llamas) / sizeof(llamas[0]); i++)
         if (strcasestr(row->model, llamas[i]) != NULL)
@@ -90,8 +97,23 @@ static bool find_family(struct builder *builder, enum model_family *out)
             return true;
     return skip(builder,
                 "column 'model': '%.60s' names no family that temper knows: llama, "
-                "mistral; gpt, mpt, megatron, bloom",
+                "mistral, mixtral, grok; gpt, mpt, megatron, bloom",
                 row->model);
+}
+
+/* Every block has them in place of its MLP, whose width is one expert's. */
+static bool add_experts(struct builder *builder, struct model *model)
+{
+    const struct case_row *row = builder->row;
+    const int64_t counts[] = {row->topk, row->ep};
+    static const char *const names[] = {"topk", "ep", NULL};
+    if (row->experts <= 0)
+        return true;
+    model->experts = row->experts;
+    model->experts_per_token = row->topk;
+    model->expert_ffn = model->ffn;
+    model->moe_every = 1;
+    return needs(builder, counts, names);
 }
 
 static bool check_model(struct builder *builder, const struct model *model)
@@ -109,6 +131,9 @@ static bool build_model(struct builder *builder)
     const int64_t sizes[] = {row->layers, row->hidden, row->heads, row->seq};
     static const char *const names[] = {"layers", "hidden", "heads", "seq", NULL};
     enum model_family family;
+    if (builder->named != NULL && builder->named->unlike != NULL)
+        return skip(builder, "column 'model': %.60s is no chain of alike blocks: %s", row->model,
+                    builder->named->unlike);
     if (!needs(builder, sizes, names) || !find_family(builder, &family))
         return false;
     if (row->hidden % row->heads != 0)
@@ -129,12 +154,15 @@ static bool build_model(struct builder *builder)
         .rope_theta = is_gpt ? 0 : 5e5,
         .tied_head = is_gpt,
     };
+    model->bidirectional = builder->named != NULL && builder->named->bidirectional;
+    model->segments = model->bidirectional ? 2 : 0;
     (void)snprintf(model->name, sizeof(model->name), "%s", row->model);
     if (model->vocab == CASE_EMPTY)
         model->vocab = builtin_vocab(model);
     const int64_t rest[] = {model->kv_heads, model->ffn, model->vocab};
     static const char *const rest_names[] = {"kv_heads", "ffn", "vocab", NULL};
-    return needs(builder, rest, rest_names) && check_model(builder, model);
+    return needs(builder, rest, rest_names) && add_experts(builder, model) &&
+           check_model(builder, model);
 }
 
 /* ---- system ---- */
@@ -183,6 +211,9 @@ static bool build_system(struct builder *builder)
     prefer(&system->overlap_tensor, row->overlap_tensor);
     if (row->network[0] != '\0')
         system->network = row->network;
+    if (row->plan != CASE_EMPTY && row->plan >= system->full_clock_plans)
+        return skip(builder, "column 'plan': clocks or power limits below the device's full ones, "
+                             "which the cost model does not know");
     return true;
 }
 
@@ -235,10 +266,7 @@ static bool find_degrees(struct builder *builder, struct layout *layout)
     layout->pipeline = row->pp;
     layout->context = row->cp;
     layout->data = (int64_t)((double)row->gpus / model_devices);
-    layout->expert = 1;
-    if (row->experts > 0 || row->ep > 1)
-        return skip(builder, "column '%s': temper predicts no mixture of experts",
-                    row->experts > 0 ? "experts" : "ep");
+    layout->expert = row->ep != CASE_EMPTY ? row->ep : 1;
     if (row->pp > 1 && row->vp == CASE_EMPTY)
         return skip(builder, "column 'vp' is empty");
     layout->virtual_stages = row->pp > 1 ? row->vp : 1;
@@ -277,6 +305,71 @@ static bool find_sharing(struct builder *builder, struct layout *layout)
     return true;
 }
 
+/* "custom:0,8,14,20,26": the first layer of each stage, and how many layers there are. */
+static bool parse_partition(const char *cell, int64_t stages, int64_t *starts)
+{
+    static const char custom[] = "custom:";
+    const char *at = cell + strlen(custom);
+    if (strncmp(cell, custom, strlen(custom)) != 0)
+        return false;
+    for (int64_t i = 0; i <= stages; i++) {
+        size_t digits = strspn(at, "0123456789");
+        if (digits == 0 || digits > 9 || at[digits] != (i < stages ? ',' : '\0'))
+            return false;
+        starts[i] = strtoll(at, NULL, 10);
+        if (i > 0 && starts[i] <= starts[i - 1])
+            return false;
+        at += digits + 1;
+    }
+    return starts[0] == 0;
+}
+
+/* What `own` of a layout points to, in one piece that free() ends: the stages' blocks are as in
+ * `counts`, all blocks as the layout says. NULL: no memory. */
+static struct block_plan *block_plan_of(const struct layout *layout, int64_t blocks,
+                                        const int64_t *counts)
+{
+    size_t stages = (size_t)layout->pipeline, modes = (size_t)blocks;
+    size_t count_bytes = stages * sizeof(int64_t), mode_bytes = modes * sizeof(struct block_mode);
+    struct block_plan *plan = calloc(1, sizeof(*plan) + count_bytes + mode_bytes);
+    if (plan == NULL)
+        return NULL;
+    int64_t *stage_blocks = (int64_t *)(plan + 1);
+    struct block_mode *block_modes = (struct block_mode *)(stage_blocks + stages);
+    memcpy(stage_blocks, counts, count_bytes);
+    for (int64_t block = 0; block < blocks; block++)
+        block_modes[block] = layout_block_mode(layout, block);
+    plan->stage_blocks = stage_blocks;
+    plan->modes = block_modes;
+    return plan;
+}
+
+/* Layers of a partition are the embeddings, the blocks and the head. */
+static bool find_stages(struct builder *builder, struct layout *layout)
+{
+    const struct case_row *row = builder->row;
+    int64_t starts[LAYOUT_STAGES_MAX + 1], counts[LAYOUT_STAGES_MAX], stages = layout->pipeline;
+    int64_t before = builder->named != NULL ? builder->named->embedding_layers : 1;
+    if (row->partition[0] == '\0')
+        return true;
+    if (stages > LAYOUT_STAGES_MAX || !parse_partition(row->partition, stages, starts))
+        return skip(builder,
+                    "column 'partition': '%.60s' is not custom: with the first layers of %lld "
+                    "stages and the number of layers, ascending from 0",
+                    row->partition, (long long)stages);
+    if (starts[stages] != before + row->layers + 1)
+        return skip(builder,
+                    "column 'partition': %lld layers are not %lld of embedding, %lld blocks and a "
+                    "head",
+                    (long long)starts[stages], (long long)before, (long long)row->layers);
+    for (int64_t i = 0; i < stages; i++)
+        counts[i] = starts[i + 1] - starts[i] - (i == 0 ? before : 0) - (i == stages - 1 ? 1 : 0);
+    layout->own = builder->out->blocks = block_plan_of(layout, row->layers, counts);
+    if (layout->own == NULL)
+        builder->status = STATUS_MEMORY;
+    return layout->own != NULL;
+}
+
 static bool build_layout(struct builder *builder)
 {
     struct layout *layout = &builder->out->layout;
@@ -289,10 +382,11 @@ static bool build_layout(struct builder *builder)
         .overlap_gradients = system->overlap_gradients,
         .overlap_parameters = system->overlap_parameters,
         .overlap_tensor = system->overlap_tensor,
+        .elementwise = builder->named != NULL ? builder->named->elementwise : ELEMENTWISE_FUSED,
     };
     return find_degrees(builder, layout) && find_batch(builder, layout) &&
            find_sharing(builder, layout) && find_recompute(builder, &layout->recompute) &&
-           find_arithmetic(builder, &layout->arithmetic);
+           find_arithmetic(builder, &layout->arithmetic) && find_stages(builder, layout);
 }
 
 static bool check_layout(struct builder *builder)
@@ -419,7 +513,7 @@ static bool build_measured(struct builder *builder)
 {
     const struct case_row *row = builder->row;
     struct run_case *out = builder->out;
-    out->step_s = out->memory_bytes = quantity_absent();
+    out->step_s = out->memory_bytes = out->energy_j = quantity_absent();
     out->out_of_memory = has_note(row->notes, "OOM") || has_note(row->notes, "out of memory");
     out->memory_of_allocator = !says(builder, "nvidia-smi");
     if (!isnan(row->iter_time_s))
@@ -429,11 +523,15 @@ static bool build_measured(struct builder *builder)
             measured((double)row->gbs * (double)row->seq / (row->tokens_s_gpu * (double)row->gpus));
     if (!isnan(row->mem_gib))
         out->memory_bytes = measured(row->mem_gib * GIB);
+    if (!isnan(row->iter_energy_j))
+        out->energy_j = measured(row->iter_energy_j);
     if (out->out_of_memory)
-        out->step_s = out->memory_bytes = quantity_absent();
+        out->step_s = out->memory_bytes = out->energy_j = quantity_absent();
     if (!out->out_of_memory && out->step_s.provenance == PROVENANCE_ABSENT &&
-        out->memory_bytes.provenance == PROVENANCE_ABSENT)
-        return skip(builder, "columns 'iter_time_s', 'tokens_s_gpu' and 'mem_gib' are empty");
+        out->memory_bytes.provenance == PROVENANCE_ABSENT &&
+        out->energy_j.provenance == PROVENANCE_ABSENT)
+        return skip(builder, "columns 'iter_time_s', 'tokens_s_gpu', 'mem_gib' and "
+                             "'iter_energy_j' are empty");
     return true;
 }
 
@@ -458,13 +556,47 @@ static void name_case(const struct case_row *row, char name[CASE_TEXT_BYTES])
     append_degree(name, "mb", row->mbs);
 }
 
-static void build_case(const struct case_row *row, const struct cluster *described,
-                       struct run_case *out)
+/* Cells that are empty in every run of a system, since all of them are alike there. */
+static void fill_from_system(const struct case_system *system, struct case_row *row)
 {
+    if (row->cp == CASE_EMPTY && system->context_parallel > 0)
+        row->cp = system->context_parallel;
+    if (row->vp == CASE_EMPTY && system->virtual_stages > 0)
+        row->vp = system->virtual_stages;
+    if (row->recompute[0] == '\0' && system->recomputes_all)
+        row->recompute = recompute_name(RECOMPUTE_FULL);
+}
+
+/* A model that is named without sizes, where the source says which sizes it means. */
+static const struct case_model *fill_from_name(struct case_row *row)
+{
+    int64_t *const sizes[] = {&row->layers, &row->hidden, &row->heads, &row->kv_heads,
+                              &row->ffn,    &row->vocab,  &row->seq};
+    const struct case_model *named = case_model_find(row->source, row->model);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+        if (*sizes[i] != CASE_EMPTY)
+            return NULL;
+    if (named == NULL || named->unlike != NULL)
+        return named;
+    const int64_t known[] = {named->blocks, named->hidden, named->heads, named->heads,
+                             named->ffn,    named->vocab,  named->seq};
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+        *sizes[i] = known[i];
+    return named;
+}
+
+static enum status build_case(struct case_row *row, const struct cluster *described,
+                              struct run_case *out)
+{
+    const struct case_system *system = case_system_find(row->source);
     struct builder builder = {.row = row, .described = described, .out = out};
+    if (system != NULL)
+        fill_from_system(system, row);
+    builder.named = fill_from_name(row);
     name_case(row, out->name);
     (void)(build_measured(&builder) && build_model(&builder) && build_system(&builder) &&
            build_layout(&builder) && build_cluster(&builder) && check_layout(&builder));
+    return builder.status;
 }
 
 static void name_cases(const char *path, char name[CASE_TEXT_BYTES])
@@ -492,8 +624,9 @@ static enum status build_cases(const struct csv_table *table, const char *path,
         struct case_row row;
         TRY(case_row_read(table, &columns, i, path, &row, err));
         out->rows[i].line = table->lines[i];
-        build_case(&row, described, &out->rows[i]);
         out->count++;
+        if (build_case(&row, described, &out->rows[i]) != STATUS_OK)
+            return error_memory(err, sizeof(struct block_plan), "the stages of a run");
     }
     return STATUS_OK;
 }
@@ -516,6 +649,8 @@ enum status run_cases_load(struct run_cases *out, const char *path, const struct
 
 void run_cases_free(struct run_cases *cases)
 {
+    for (size_t i = 0; i < cases->count; i++)
+        free(cases->rows[i].blocks);
     free(cases->rows);
     *cases = (struct run_cases){0};
 }

@@ -14,8 +14,10 @@ struct run_case {
     struct model model;
     struct cluster cluster; /* one group of layout.devices devices */
     struct layout layout;
-    struct quantity step_s;        /* measured, or derived from tokens/s; absent */
+    struct block_plan *blocks; /* owned by the table: layout.own; NULL: stages share out evenly */
+    struct quantity step_s;    /* measured, or derived from tokens/s; absent */
     struct quantity memory_bytes;  /* of the fullest device; absent */
+    struct quantity energy_j;      /* of all devices in a step; absent */
     bool memory_of_allocator;      /* memory_bytes leaves out what lies outside the framework's
                                       allocator (MEMORY_PROCESS) */
     bool out_of_memory;            /* the run failed for it */

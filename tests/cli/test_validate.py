@@ -104,6 +104,27 @@ class Figures(Validate):
         for key in ("time_mape", "time_worst", "memory_mape", "oom_agree"):
             self.assertIsNone(file[key], key)
 
+    def test_energy(self):
+        """It has columns where it was measured, and only there."""
+        header, row = self.rows[0], self.rows[1]
+        self.write("joules.csv", [[*header, "iter_energy_j"], [*row, "5000"], [*row, ""]])
+        (file,) = self.files("joules.csv", "--all")
+        first, second = file["runs"]
+        self.assertEqual((file["energy_runs"], file["energy_worst_line"]), (1, 2))
+        error = first["predicted_j"] / first["measured_j"] - 1
+        self.assertAlmostEqual(file["energy_bias"], error, places=9)
+        self.assertAlmostEqual(file["energy_mape"], abs(error), places=9)
+        self.assertEqual(first["predicted_j"], second["predicted_j"])
+        self.assertIsNone(second["measured_j"])
+        said = self.done("joules.csv")
+        self.assertIn("energy", said)
+        self.assertIn(f"{100 * file['energy_mape']:.1f} %", said)
+        self.assertIn("5000 J", self.done("joules.csv", "--all").replace("5.00 kJ", "5000 J"))
+        (file,) = self.files("runs.csv")
+        self.assertEqual(file["energy_runs"], 0)
+        self.assertIsNone(file["energy_mape"])
+        self.assertNotIn("energy", self.done("runs.csv"))
+
     def test_out_of_memory(self):
         # 22e9 parameters alone on one device of 16 GB
         name = self.changed(gpu="V100-16GB", gpus="1", tp="1", dp="1", seqpar="0", zero="0",
@@ -217,8 +238,15 @@ class Published(Validate):
                 self.assertGreater(file["time_runs"], 0)
                 self.assertIsNotNone(file["time_mape"])
 
+    def test_energy_of_published_runs(self):
+        """Three models of five, in four series with two plans at full clock each."""
+        (file,) = self.files(PUBLISHED / "perseus_iter_energy.csv")
+        self.assertEqual((file["rows"], file["energy_runs"], file["time_runs"]), (348, 24, 24))
+        self.assertLess(file["energy_mape"], 0.10)
+        self.assertLess(file["time_mape"], 0.05)
+
     def test_other_tables_are_refused(self):
-        for name in ("hardware", "perseus_iter_energy"):
+        for name in ("hardware", "perseus_stage_profile"):
             self.refused(1, [f"{name}.csv", "column", "missing"], PUBLISHED / f"{name}.csv")
 
 

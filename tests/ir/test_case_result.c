@@ -8,12 +8,14 @@ static struct quantity known(double value)
     return (struct quantity){.value = value, .provenance = PROVENANCE_MEASURED};
 }
 
-/* Measured 10, 20 and 40 s, predicted 11, 19 and none; memory measured once, 10 % under; the third
- * ran out of memory as predicted, the fourth is skipped, the fifth ran although refused. */
+/* Measured 10, 20 and 40 s, predicted 11, 19 and none; memory measured once, 10 % under, energy
+ * once, 10 % over; the third ran out of memory as predicted, the fourth is skipped, the fifth ran
+ * although refused. */
 static struct run_case rows[5];
 static const struct case_result results[5] = {
     {.time_s = {11, 0, PROVENANCE_MODELLED},
      .memory_bytes = {90, 0, PROVENANCE_MODELLED},
+     .energy_j = {880, 0, PROVENANCE_MODELLED},
      .fits = true},
     {.time_s = {19, 0, PROVENANCE_MODELLED},
      .memory_bytes = {50, 0, PROVENANCE_MODELLED},
@@ -32,10 +34,11 @@ static struct run_cases made(void)
     memset(rows, 0, sizeof(rows));
     for (size_t i = 0; i < COUNT(rows); i++) {
         rows[i].line = i + 2;
-        rows[i].step_s = rows[i].memory_bytes = quantity_absent();
+        rows[i].step_s = rows[i].memory_bytes = rows[i].energy_j = quantity_absent();
     }
     rows[0].step_s = known(10);
     rows[0].memory_bytes = known(100);
+    rows[0].energy_j = known(800);
     rows[1].step_s = known(20);
     rows[2].out_of_memory = true;
     rows[3].step_s = known(1);
@@ -58,6 +61,8 @@ static void test_case_summary__errors(void **state)
     assert_near(summary.time.worst, 0.5, 1e-12);
     assert_int_equal(summary.time.worst_index, 4);
     assert_int_equal(summary.memory.count, 1);
+    assert_int_equal(summary.energy.count, 1);
+    assert_near(summary.energy.mean, 0.1, 1e-12);
     assert_near(summary.memory.mean_absolute, 0.1, 1e-12);
     assert_near(summary.memory.worst, -0.1, 1e-12);
 }
