@@ -11,15 +11,19 @@ enum { LABELS_MAX = 20000000, LABELS_BETWEEN_CHECKS = 1024 };
 /* One sequence of classes: the labels of every interval that shows it. */
 struct node {
     size_t parent, class;
+    size_t first;   /* of its intervals; the others by next_like */
+    size_t sibling; /* the next of the same parent */
     size_t label_first, label_count;
-    double contexts[MULTIPLIERS_MAX]; /* loosest bound outside the partial stage, over its places */
-    uint64_t rest_bytes;              /* least over its places */
+    /* The loosest bound outside the partial stage, over its places. */
+    double contexts[BOUND_VIEWS][MULTIPLIERS_MAX];
+    uint64_t rest_bytes; /* least over its places */
+    double rest_spend;   /* likewise, of all other layers */
 };
 
 struct candidate {
     struct label label;
-    size_t group;     /* labels of different groups do not dominate each other */
-    double send_cost; /* were its last layer the stage's last */
+    size_t group;                 /* labels of different groups do not dominate each other */
+    double send_cost, send_spend; /* were its last layer the stage's last */
 };
 
 struct candidates {
@@ -27,7 +31,7 @@ struct candidates {
     size_t count, capacity;
 };
 
-/* Generation for one stage at one scratch limit. */
+/* Generation for one stage at one level of scratch. */
 struct generation {
     const struct problem *problem;
     const struct bounds *bounds;
@@ -36,9 +40,13 @@ struct generation {
     size_t stage;
     struct columns *out;
     struct candidates candidates;
+    size_t *by_cost; /* [by_cost_capacity], owned: see drop_dominated */
+    size_t by_cost_capacity;
     struct node *nodes, *next_nodes; /* [layer_count] each: a level has no more sequences */
     size_t node_count, next_count;
     size_t *node_of_first, *next_of_first; /* [layer_count]: where the interval from here stands */
+    size_t *children;                      /* [layer_count]: each node's first among next_nodes */
+    size_t *next_like; /* [layer_count]: the next interval of the same sequence */
 };
 
 /* ---- growing arrays ---- */
@@ -112,41 +120,74 @@ static bool exchange_dominates(const struct problem *problem, const struct candi
 {
     const struct partial *x = &a->label.sums, *y = &b->label.sums;
     double change = x->cost - y->cost;
+    double tau = x->tau > y->tau ? x->tau - y->tau : 0;
+    double gamma = x->gamma > y->gamma ? x->gamma - y->gamma : 0;
     if (a->send_cost > b->send_cost)
         change += a->send_cost - b->send_cost;
-    if (x->tau > y->tau)
-        change += problem->weight_tau * (x->tau - y->tau);
-    if (x->gamma > y->gamma)
-        change += problem->weight_gamma * (x->gamma - y->gamma);
-    return change <= 0;
+    if (change + problem->weight_tau * tau + problem->weight_gamma * gamma > 0)
+        return false;
+    if (a->label.scratch_bytes > b->label.scratch_bytes &&
+        a->label.scratch_bytes - b->label.scratch_bytes > y->bytes - x->bytes)
+        return false;
+    if (!problem_has_budget(problem))
+        return true;
+    double spend = x->spend - y->spend;
+    if (a->send_spend > b->send_spend)
+        spend += a->send_spend - b->send_spend;
+    return spend + problem->spend_tau * tau + problem->spend_gamma * gamma <= 0;
 }
 
-/* Sort by group and bytes and keep what no other of its group dominates. */
-static void drop_dominated(const struct problem *problem, struct candidates *set)
+/* Sort by group and bytes and keep what no other of its group dominates. Only what costs no more can
+ * dominate: `by_cost` holds the kept ones of the group, the cheapest last, and what holds more bytes is
+ * mostly cheaper, so that few are compared. */
+static enum status drop_dominated(struct generation *gen, struct error *err)
 {
-    bool cost_alone = problem->stages == 1;
+    struct candidates *set = &gen->candidates;
+    size_t kept = 0, count = 0;
+    if (set->count > gen->by_cost_capacity) {
+        size_t *grown = realloc(gen->by_cost, set->capacity * sizeof(*grown));
+        if (!grown)
+            return error_memory(err, set->capacity * sizeof(*grown), "the search's columns");
+        gen->by_cost = grown;
+        gen->by_cost_capacity = set->capacity;
+    }
     if (set->count > 1)
         qsort(set->items, set->count, sizeof(*set->items), compare_candidates);
-    size_t kept = 0, group_first = 0;
+    size_t *by_cost = gen->by_cost;
     for (size_t i = 0; i < set->count; i++) {
-        const struct candidate *item = &set->items[i];
-        if (kept > group_first && set->items[group_first].group != item->group)
-            group_first = kept;
-        /* By cost alone the cheapest so far is the last one kept. */
-        size_t from = cost_alone && kept > group_first ? kept - 1 : group_first;
+        const struct candidate item = set->items[i];
+        double cost = item.label.sums.cost;
         bool beaten = false;
-        for (size_t k = from; k < kept && !beaten; k++)
-            beaten = exchange_dominates(problem, &set->items[k], item);
-        if (!beaten)
-            set->items[kept++] = *item;
+        if (count > 0 && set->items[by_cost[0]].group != item.group)
+            count = 0;
+        for (size_t k = count; k-- > 0 && !beaten;) {
+            const struct candidate *other = &set->items[by_cost[k]];
+            if (other->label.sums.cost > cost)
+                break;
+            beaten = exchange_dominates(gen->problem, other, &item);
+        }
+        if (beaten)
+            continue;
+        size_t at = count++;
+        for (; at > 0 && set->items[by_cost[at - 1]].label.sums.cost < cost; at--)
+            by_cost[at] = by_cost[at - 1];
+        by_cost[at] = kept;
+        set->items[kept++] = item;
     }
     set->count = kept;
+    return STATUS_OK;
+}
+
+static double relaxed_cost(const struct generation *gen, const struct candidate *item)
+{
+    return bounds_relaxed(gen->bounds, gen->stage, VIEW_MEAN, gen->at->multipliers[0],
+                          &item->label.sums);
 }
 
 /* Keep the leanest label of a group and of every memory bucket the best by its relaxed cost; writes
  * to `out`, which may be `first`, and returns how many. */
-static size_t thin_group(const struct generation *gen, const struct candidate *first,
-                         const struct candidate *end, struct candidate *out)
+static size_t thin_by_memory(const struct generation *gen, const struct candidate *first,
+                             const struct candidate *end, struct candidate *out)
 {
     uint64_t low = first->label.sums.bytes, high = (end - 1)->label.sums.bytes;
     double width = (double)(high - low + 1), best = INFINITY;
@@ -155,8 +196,7 @@ static size_t thin_group(const struct generation *gen, const struct candidate *f
     for (const struct candidate *item = first + 1; item < end; item++) {
         double place = (double)(item->label.sums.bytes - low) / width;
         size_t bucket = (size_t)(place * (double)gen->options->buckets);
-        double cost =
-            bounds_relaxed(gen->bounds, gen->stage, gen->at->multipliers[0], &item->label.sums);
+        double cost = relaxed_cost(gen, item);
         if (bucket == bucket_last && cost >= best)
             continue;
         out[bucket == bucket_last ? kept - 1 : kept++] = *item;
@@ -164,6 +204,57 @@ static size_t thin_group(const struct generation *gen, const struct candidate *f
         best = cost;
     }
     return kept;
+}
+
+enum { BUDGET_BUCKETS = 6 };
+
+/* Which of `count` equal parts of low .. high the value is in. */
+static size_t bucket_of(double value, double low, double high, size_t count)
+{
+    double place = high > low ? (value - low) / (high - low) * (double)count : 0;
+    size_t bucket = place > 0 ? (size_t)place : 0;
+    return bucket < count ? bucket : count - 1;
+}
+
+/* With a budget: the leanest, the thriftiest, and the best of every bucket of memory and spending.
+ */
+static size_t thin_by_budget(const struct generation *gen, const struct candidate *first,
+                             const struct candidate *end, struct candidate *out)
+{
+    const struct candidate *best[BUDGET_BUCKETS * BUDGET_BUCKETS + 2] = {NULL};
+    const size_t leanest = BUDGET_BUCKETS * BUDGET_BUCKETS, thriftiest = leanest + 1;
+    double low = (double)first->label.sums.bytes, high = (double)(end - 1)->label.sums.bytes;
+    double least = INFINITY, most = -INFINITY;
+    best[leanest] = best[thriftiest] = first;
+    for (const struct candidate *item = first; item < end; item++) {
+        if (item->label.sums.spend < least)
+            best[thriftiest] = item;
+        least = fmin(least, item->label.sums.spend);
+        most = fmax(most, item->label.sums.spend);
+    }
+    for (const struct candidate *item = first; item < end; item++) {
+        size_t row = bucket_of((double)item->label.sums.bytes, low, high, BUDGET_BUCKETS);
+        size_t cell =
+            row * BUDGET_BUCKETS + bucket_of(item->label.sums.spend, least, most, BUDGET_BUCKETS);
+        if (!best[cell] || relaxed_cost(gen, item) < relaxed_cost(gen, best[cell]))
+            best[cell] = item;
+    }
+    size_t kept = 0;
+    for (const struct candidate *item = first; item < end; item++) {
+        bool is_best = false;
+        for (size_t i = 0; i <= thriftiest && !is_best; i++)
+            is_best = best[i] == item;
+        if (is_best)
+            out[kept++] = *item; /* never ahead of `item` */
+    }
+    return kept;
+}
+
+static size_t thin_group(const struct generation *gen, const struct candidate *first,
+                         const struct candidate *end, struct candidate *out)
+{
+    return problem_has_budget(gen->problem) ? thin_by_budget(gen, first, end, out)
+                                            : thin_by_memory(gen, first, end, out);
 }
 
 static void thin(const struct generation *gen, struct candidates *set)
@@ -182,16 +273,34 @@ static void thin(const struct generation *gen, struct candidates *set)
 
 /* ---- labels ---- */
 
-static bool node_prunes(const struct generation *gen, const struct node *node,
-                        const struct partial *sums)
+/* What the label's stage holds, its scratch beyond the level's lower end included. */
+static uint64_t label_bytes(const struct label *label)
 {
-    if (sums->bytes > gen->at->slack_bytes || node->rest_bytes > gen->at->slack_bytes - sums->bytes)
+    return label->sums.bytes + label->scratch_bytes;
+}
+
+static bool node_prunes(const struct generation *gen, const struct node *node,
+                        const struct label *label)
+{
+    const struct problem *problem = gen->problem;
+    const struct partial *sums = &label->sums;
+    uint64_t bytes = label_bytes(label);
+    if (bytes > gen->at->slack_bytes || node->rest_bytes > gen->at->slack_bytes - bytes)
         return true;
-    for (size_t m = 0; m < gen->at->multiplier_count; m++) {
-        double bound = node->contexts[m] + gen->at->constants[m] +
-                       bounds_relaxed(gen->bounds, gen->stage, gen->at->multipliers[m], sums);
-        if (bound >= gen->options->threshold)
-            return true;
+    if (problem_has_budget(problem) &&
+        !problem_affords(problem, node->rest_spend + sums->spend + problem->spend_tau * sums->tau +
+                                      problem->spend_gamma * sums->gamma))
+        return true;
+    struct partial held = *sums;
+    held.bytes = bytes;
+    for (size_t view = 0; view < gen->bounds->view_count; view++) {
+        double base = bounds_relaxed(gen->bounds, gen->stage, (int)view, 0, &held);
+        for (size_t m = 0; m < gen->at->multiplier_count; m++) {
+            double bound = node->contexts[view][m] + gen->at->constants[m] + base +
+                           gen->at->multipliers[m] * (double)bytes;
+            if (bound >= gen->options->threshold)
+                return true;
+        }
     }
     return false;
 }
@@ -206,14 +315,24 @@ static struct partial extend_sums(const struct generation *gen, const struct par
     if (change)
         tau += problem_transition_tau(problem, gen->stage, change);
     sums.cost += terms.cost + (change ? change->cost : 0);
+    sums.spend += terms.spend + (change ? change->spend : 0);
     sums.bytes += terms.bytes;
     if (problem->stages == 1) {
         sums.cost += problem->weight_tau * tau + problem->weight_gamma * terms.gamma;
+        sums.spend += problem->spend_tau * tau + problem->spend_gamma * terms.gamma;
     } else {
         sums.tau += tau;
         sums.gamma += terms.gamma;
     }
     return sums;
+}
+
+static uint64_t extend_scratch(const struct generation *gen, uint64_t before,
+                               const struct strategy *strategy)
+{
+    uint64_t low = gen->at->level.low_bytes;
+    uint64_t own = strategy->scratch_bytes > low ? strategy->scratch_bytes - low : 0;
+    return own > before ? own : before;
 }
 
 static bool out_of_budget(struct generation *gen)
@@ -234,41 +353,49 @@ static size_t label_group(const struct problem *problem, const struct strategy *
     return group * PROBLEM_TRAIT_SETS + (problem->needs & label->traits);
 }
 
-/* The parent's labels, each followed by every admitted strategy of the node's class. */
+/* One label followed by every admitted strategy of the node's class. */
+static enum status extend_label(struct generation *gen, const struct node *parent, size_t index,
+                                const struct node *node, struct error *err)
+{
+    const struct problem *problem = gen->problem;
+    const struct label before = gen->out->labels[index];
+    const struct layer_class *class = problem_class(problem, gen->stage, node->class);
+    const struct admitted *admitted = &gen->at->admitted[node->class];
+    const struct strategy *last = NULL;
+    bool is_last_stage = gen->stage + 1 == problem->stages;
+    if (before.parent != NO_PARENT)
+        last = &problem_class(problem, gen->stage, parent->class)->strategies[before.strategy];
+    for (size_t a = 0; a < admitted->count; a++) {
+        size_t s = admitted->strategies[a];
+        const struct strategy *strategy = &class->strategies[s];
+        const struct transition *change =
+            last ? problem_transition(problem, gen->stage, last, class, strategy) : NULL;
+        struct candidate item = {
+            .label = {.sums = extend_sums(gen, &before.sums, strategy, change),
+                      .scratch_bytes = extend_scratch(gen, before.scratch_bytes, strategy),
+                      .parent = (uint32_t)index,
+                      .strategy = (uint32_t)s,
+                      .traits = before.traits | strategy->traits},
+            .send_cost = is_last_stage ? 0 : strategy->send_cost,
+            .send_spend = is_last_stage ? 0 : strategy->send_spend};
+        item.group = label_group(problem, strategy, &item.label);
+        if (!node_prunes(gen, node, &item.label))
+            TRY(push_candidate(&gen->candidates, &item, err));
+    }
+    return STATUS_OK;
+}
+
+/* The labels of the node's sequence, from its parent's. */
 static enum status extend_node(struct generation *gen, const struct node *parent, struct node *node,
                                struct error *err)
 {
-    const struct problem *problem = gen->problem;
-    const struct layer_class *class = &problem->classes[node->class];
-    const struct admitted *admitted = &gen->at->admitted[node->class];
-    bool is_last_stage = gen->stage + 1 == problem->stages;
     gen->candidates.count = 0;
     for (size_t i = 0; i < parent->label_count; i++) {
-        size_t index = parent->label_first + i;
-        const struct label before = gen->out->labels[index];
         if (i % LABELS_BETWEEN_CHECKS == 0 && out_of_budget(gen))
             return STATUS_OK;
-        for (size_t a = 0; a < admitted->count; a++) {
-            size_t s = admitted->strategies[a];
-            const struct strategy *strategy = &class->strategies[s];
-            const struct transition *change =
-                before.parent == NO_PARENT
-                    ? NULL
-                    : problem_transition(
-                          problem, &problem->classes[parent->class].strategies[before.strategy],
-                          class, strategy);
-            struct candidate item = {
-                .label = {.sums = extend_sums(gen, &before.sums, strategy, change),
-                          .parent = (uint32_t)index,
-                          .strategy = (uint32_t)s,
-                          .traits = before.traits | strategy->traits},
-                .send_cost = is_last_stage ? 0 : strategy->send_cost};
-            item.group = label_group(problem, strategy, &item.label);
-            if (!node_prunes(gen, node, &item.label.sums))
-                TRY(push_candidate(&gen->candidates, &item, err));
-        }
+        TRY(extend_label(gen, parent, parent->label_first + i, node, err));
     }
-    drop_dominated(problem, &gen->candidates);
+    TRY(drop_dominated(gen, err));
     if (gen->options->buckets > 0)
         thin(gen, &gen->candidates);
     node->label_first = gen->out->label_count;
@@ -278,21 +405,37 @@ static enum status extend_node(struct generation *gen, const struct node *parent
 
 /* ---- columns ---- */
 
+/* No solution with this finished stage is below the threshold, or it spends too much. */
+static bool interval_prunes(const struct generation *gen, size_t first, size_t end,
+                            const double *outside, const struct partial *charged)
+{
+    const struct problem *problem = gen->problem;
+    if (problem_has_budget(problem) &&
+        bounds_overspends(gen->bounds, first, end,
+                          charged->spend + problem->spend_tau * charged->tau +
+                              problem->spend_gamma * charged->gamma))
+        return true;
+    for (size_t view = 0; view < gen->bounds->view_count; view++) {
+        if (outside[view] + bounds_relaxed(gen->bounds, gen->stage, (int)view, 0, charged) >=
+            gen->options->threshold)
+            return true;
+    }
+    return false;
+}
+
 static enum status emit_interval(struct generation *gen, size_t first, size_t end,
                                  struct error *err)
 {
-    const struct problem *problem = gen->problem;
-    size_t width = problem->layer_count + 1;
-    double outside = gen->bounds->prefix[gen->stage * width + first] +
-                     gen->bounds->suffix[(gen->stage + 1) * width + end];
+    double outside[BOUND_VIEWS];
+    for (size_t view = 0; view < gen->bounds->view_count; view++)
+        outside[view] = bounds_outside(gen->bounds, (int)view, gen->stage, first, end);
     for (size_t i = 0; i < gen->candidates.count; i++) {
         const struct candidate *item = &gen->candidates.items[i];
         const struct partial *sums = &item->label.sums;
-        uint64_t peak_bytes = sums->bytes + problem->fixed_bytes + gen->at->limit_bytes;
         struct partial charged = *sums;
-        charged.bytes = peak_bytes;
-        if (outside + bounds_relaxed(gen->bounds, gen->stage, 0, &charged) >=
-            gen->options->threshold)
+        charged.bytes = label_bytes(&item->label) + gen->at->level.low_bytes +
+                        gen->problem->rules[gen->stage].fixed_bytes;
+        if (interval_prunes(gen, first, end, outside, &charged))
             continue;
         const struct column column = {.stage = gen->stage,
                                       .first = first,
@@ -300,7 +443,8 @@ static enum status emit_interval(struct generation *gen, size_t first, size_t en
                                       .cost = sums->cost,
                                       .tau = sums->tau,
                                       .gamma = sums->gamma,
-                                      .peak_bytes = peak_bytes,
+                                      .spend = sums->spend,
+                                      .peak_bytes = charged.bytes,
                                       .label = item->label.parent,
                                       .traits = item->label.traits};
         TRY(push_column(gen->out, &column, err));
@@ -310,37 +454,42 @@ static enum status emit_interval(struct generation *gen, size_t first, size_t en
 
 static bool is_interval(const struct generation *gen, size_t first, size_t end)
 {
-    size_t width = gen->problem->layer_count + 1;
-    return gen->bounds->prefix[gen->stage * width + first] < INFINITY &&
-           gen->bounds->suffix[(gen->stage + 1) * width + end] < INFINITY;
+    return bounds_outside(gen->bounds, VIEW_MEAN, gen->stage, first, end) < INFINITY;
 }
 
-/* Columns of every interval of this length that shows the node's sequence. A finished stage is its
- * label's successor: `parent` of the candidates is the finished label itself. */
-static enum status emit_node(struct generation *gen, size_t node_index, size_t length,
-                             struct error *err)
+/* The node's labels as finished stages: `parent` of a candidate is the finished label itself. */
+static enum status finish_labels(struct generation *gen, const struct node *node, struct error *err)
 {
     const struct problem *problem = gen->problem;
-    const struct node *node = &gen->next_nodes[node_index];
-    const struct strategy *strategies = problem->classes[node->class].strategies;
-    bool collected = false;
-    for (size_t first = 0; first + length <= problem->layer_count; first++) {
-        if (gen->next_of_first[first] != node_index || !is_interval(gen, first, first + length))
+    const struct strategy *strategies = problem_class(problem, gen->stage, node->class)->strategies;
+    gen->candidates.count = 0;
+    for (size_t i = 0; i < node->label_count; i++) {
+        struct candidate item = {.label = gen->out->labels[node->label_first + i]};
+        const struct strategy *last = &strategies[item.label.strategy];
+        item.label.parent = (uint32_t)(node->label_first + i);
+        item.group = problem->needs & item.label.traits;
+        if (problem->stages == 1 && (problem->needs & ~item.label.traits) != 0)
             continue;
-        gen->candidates.count = collected ? gen->candidates.count : 0;
-        for (size_t i = 0; !collected && i < node->label_count; i++) {
-            struct candidate item = {.label = gen->out->labels[node->label_first + i]};
-            item.label.parent = (uint32_t)(node->label_first + i);
-            item.group = problem->needs & item.label.traits;
-            if (problem->stages == 1 && (problem->needs & ~item.label.traits) != 0)
-                continue;
-            if (gen->stage + 1 < problem->stages)
-                item.label.sums.cost += strategies[item.label.strategy].send_cost;
-            TRY(push_candidate(&gen->candidates, &item, err));
+        if (gen->stage + 1 < problem->stages) {
+            item.label.sums.cost += last->send_cost;
+            item.label.sums.spend += last->send_spend;
         }
-        if (!collected)
-            drop_dominated(problem, &gen->candidates);
-        collected = true;
+        TRY(push_candidate(&gen->candidates, &item, err));
+    }
+    return drop_dominated(gen, err);
+}
+
+/* Columns of every interval of this length that shows the node's sequence. */
+static enum status emit_node(struct generation *gen, const struct node *node, size_t length,
+                             struct error *err)
+{
+    bool is_finished = false;
+    for (size_t first = node->first; first != NO_NODE; first = gen->next_like[first]) {
+        if (!is_interval(gen, first, first + length))
+            continue;
+        if (!is_finished)
+            TRY(finish_labels(gen, node, err));
+        is_finished = true;
         TRY(emit_interval(gen, first, first + length, err));
     }
     return STATUS_OK;
@@ -350,38 +499,57 @@ static enum status emit_node(struct generation *gen, size_t node_index, size_t l
 
 static size_t child_node(struct generation *gen, size_t parent, size_t class)
 {
-    for (size_t i = 0; i < gen->next_count; i++) {
-        if (gen->next_nodes[i].parent == parent && gen->next_nodes[i].class == class)
+    for (size_t i = gen->children[parent]; i != NO_NODE; i = gen->next_nodes[i].sibling) {
+        if (gen->next_nodes[i].class == class)
             return i;
     }
     struct node *node = &gen->next_nodes[gen->next_count];
-    *node = (struct node){.parent = parent, .class = class, .rest_bytes = UINT64_MAX};
-    for (int m = 0; m < MULTIPLIERS_MAX; m++)
-        node->contexts[m] = INFINITY;
+    *node = (struct node){.parent = parent,
+                          .class = class,
+                          .first = NO_NODE,
+                          .sibling = gen->children[parent],
+                          .rest_bytes = UINT64_MAX,
+                          .rest_spend = INFINITY};
+    for (int i = 0; i < BOUND_VIEWS * MULTIPLIERS_MAX; i++)
+        node->contexts[i / MULTIPLIERS_MAX][i % MULTIPLIERS_MAX] = INFINITY;
+    gen->children[parent] = gen->next_count;
     return gen->next_count++;
 }
 
-/* Children of this level's nodes, with the loosest bounds of all places where they occur. */
+/* The interval is one more place of the node: its bounds are the loosest of all. */
+static void add_place(struct generation *gen, struct node *node, size_t first, size_t end)
+{
+    size_t last = gen->problem->layer_count, width = last + 1;
+    const double *spend = gen->bounds->spend_before;
+    for (size_t view = 0; view < gen->bounds->view_count; view++) {
+        double before = gen->bounds->prefix[view][gen->stage * width + first];
+        for (size_t m = 0; m < gen->at->multiplier_count; m++) {
+            double after = bounds_rest(gen->bounds, gen->at, (int)view, m)[end];
+            node->contexts[view][m] = fmin(node->contexts[view][m], before + after);
+        }
+    }
+    if (gen->at->rest_bytes[end] < node->rest_bytes)
+        node->rest_bytes = gen->at->rest_bytes[end];
+    node->rest_spend = fmin(node->rest_spend, spend[first] + spend[last] - spend[end]);
+    gen->next_like[first] = node->first;
+    node->first = first;
+}
+
+/* Children of this level's nodes, with all places where they occur. */
 static void find_children(struct generation *gen, size_t length)
 {
     const struct problem *problem = gen->problem;
-    size_t width = problem->layer_count + 1;
     gen->next_count = 0;
-    for (size_t first = 0; first < problem->layer_count; first++) {
+    for (size_t i = 0; i < gen->node_count; i++)
+        gen->children[i] = NO_NODE;
+    for (size_t first = problem->layer_count; first-- > 0;) {
         size_t end = first + length, parent = gen->node_of_first[first];
         gen->next_of_first[first] = NO_NODE;
         if (parent == NO_NODE || end > problem->layer_count || gen->nodes[parent].label_count == 0)
             continue;
         size_t index = child_node(gen, parent, problem->layer_class[end - 1]);
-        struct node *node = &gen->next_nodes[index];
         gen->next_of_first[first] = index;
-        for (size_t m = 0; m < gen->at->multiplier_count; m++) {
-            double context =
-                gen->bounds->prefix[gen->stage * width + first] + gen->at->rest[m * width + end];
-            node->contexts[m] = fmin(node->contexts[m], context);
-        }
-        if (gen->at->rest_bytes[end] < node->rest_bytes)
-            node->rest_bytes = gen->at->rest_bytes[end];
+        add_place(gen, &gen->next_nodes[index], first, end);
     }
 }
 
@@ -392,7 +560,7 @@ static enum status generate_level(struct generation *gen, size_t length, struct 
         struct node *node = &gen->next_nodes[i];
         TRY(extend_node(gen, &gen->nodes[node->parent], node, err));
         if (!gen->out->incomplete)
-            TRY(emit_node(gen, i, length, err));
+            TRY(emit_node(gen, node, length, err));
     }
     struct node *nodes = gen->nodes;
     size_t *places = gen->node_of_first;
@@ -415,7 +583,7 @@ static enum status generate_stage(struct generation *gen, struct error *err)
     gen->node_count = 1;
     TRY(push_labels(gen->out, &gen->candidates, err));
     for (size_t first = 0; first < problem->layer_count; first++) {
-        bool possible = gen->bounds->prefix[gen->stage * width + first] < INFINITY;
+        bool possible = gen->bounds->prefix[VIEW_MEAN][gen->stage * width + first] < INFINITY;
         gen->node_of_first[first] = possible ? 0 : NO_NODE;
     }
     for (size_t length = 1; length <= problem->layer_count && gen->node_count > 0; length++) {
@@ -441,21 +609,27 @@ enum status columns_generate(const struct bounds *bounds, const struct column_op
         .next_nodes = malloc(layers * sizeof(*gen.nodes)),
         .node_of_first = malloc(layers * sizeof(*gen.node_of_first)),
         .next_of_first = malloc(layers * sizeof(*gen.node_of_first)),
+        .children = malloc(layers * sizeof(*gen.children)),
+        .next_like = malloc(layers * sizeof(*gen.next_like)),
     };
     enum status status = STATUS_OK;
-    if (!gen.nodes || !gen.next_nodes || !gen.node_of_first || !gen.next_of_first)
+    if (!gen.nodes || !gen.next_nodes || !gen.node_of_first || !gen.next_of_first ||
+        !gen.children || !gen.next_like)
         status = error_memory(err, 2 * layers * sizeof(*gen.nodes), "the search's columns");
     for (size_t i = 0; status == STATUS_OK && i < bounds->stage_count && !out->incomplete; i++) {
         gen.at = &bounds->stages[i];
-        gen.stage = i / bounds->limit_count;
+        gen.stage = i / bounds->level_count;
         if (gen.at->multiplier_count > 0)
             status = generate_stage(&gen, err);
     }
+    free(gen.next_like);
+    free(gen.children);
     free(gen.next_of_first);
     free(gen.node_of_first);
     free(gen.next_nodes);
     free(gen.nodes);
     free(gen.candidates.items);
+    free(gen.by_cost);
     return status;
 }
 

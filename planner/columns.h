@@ -14,16 +14,18 @@
 #include <stdint.h>
 
 struct label {
-    struct partial sums; /* with one stage tau and gamma are in the cost */
-    uint32_t parent;     /* index in the pool */
-    uint32_t strategy;   /* of its last layer */
-    unsigned traits;     /* of all its layers */
+    struct partial sums;    /* with one stage tau and gamma are in cost and spend */
+    uint64_t scratch_bytes; /* beyond the level's lower end, of all its layers */
+    uint32_t parent;        /* index in the pool */
+    uint32_t strategy;      /* of its last layer */
+    unsigned traits;        /* of all its layers */
 };
 
 struct column {
     size_t stage, first, end; /* layers first .. end - 1 */
     double cost, tau, gamma;  /* cost with send_cost */
-    uint64_t peak_bytes;      /* with fixed_bytes and the scratch limit */
+    double spend;             /* with send_spend, without the problem's spend_tau and spend_gamma */
+    uint64_t peak_bytes; /* with fixed_bytes and scratch, this at least its level's lower end */
     uint32_t label;
     unsigned traits; /* of all its layers */
 };
@@ -44,7 +46,7 @@ struct column_options {
     const struct search_limits *limits;
 };
 
-/* Append the columns of all stages, intervals and scratch limits. */
+/* Append the columns of all stages, intervals and levels of scratch. */
 enum status columns_generate(const struct bounds *bounds, const struct column_options *options,
                              struct columns *out, struct error *err);
 /* Write the column's strategies and stage at its layers. */

@@ -12,8 +12,12 @@ double rates_value(const struct objective_rates *rates, const struct prediction 
 
 bool prediction_fits(const struct planner_request *request, const struct prediction *prediction)
 {
+    if (request->energy_cap_j > 0 &&
+        !(prediction->energy_j.value <= request->energy_cap_j * (1 + 2 * PROBLEM_SPEND_SHARE)))
+        return false;
     return request->memory_cap_bytes == 0 ||
-           memory_quantile_bytes(prediction->memory_bytes) <= (double)request->memory_cap_bytes;
+           memory_held_bytes(prediction->memory_bytes, request->risk) <=
+               (double)request->memory_cap_bytes;
 }
 
 void incumbent_offer(struct incumbent *best, const struct planner_request *request,
@@ -59,8 +63,10 @@ enum status incumbent_recompute_least(struct incumbent *best, const struct plann
 {
     struct plan *plan = &best->plan;
     for (size_t l = 0; best->found && l < plan->layer_count; l++) {
-        enum layer_kind kind = model_layer(&plan->model, l).kind;
-        bool taken = request->pins.recompute_fixed[kind];
+        const struct layer layer = model_layer(&plan->model, l);
+        enum layer_kind kind = layer.kind;
+        const struct pins pins = pins_of_layer(&request->pins, kind, layer.block);
+        bool taken = pins.recompute_fixed[kind];
         for (int r = RECOMPUTE_NONE; !taken && r < (int)plan->layers[l].recompute; r++) {
             if (layer_admits_recompute(kind, (enum recompute)r))
                 TRY(try_change(best, request, rates, l, (enum recompute)r, &taken, err));

@@ -4,8 +4,11 @@
 #include <setjmp.h>
 #include <stdlib.h>
 
-/* Rows a column stands in: tile, two links, tau, gamma, memory, traits. */
-enum { PER_COLUMN_MAX = 6 + PROBLEM_TRAITS };
+/* Rows a column stands in: tile, two links, tau, gamma, memory, budget, traits. */
+enum { PER_COLUMN_MAX = 7 + PROBLEM_TRAITS };
+
+/* Choices that are above the budget by less than GLPK can see: no more are excluded than this. */
+enum { EXCLUDED_MAX = 50 };
 
 /* A row block of one row a stage whose left side is at most a variable of its own. */
 struct maximum {
@@ -13,19 +16,36 @@ struct maximum {
     int variable;
     double scale;  /* the largest coefficient: rows are divided by it */
     double weight; /* of the unscaled maximum */
+    double spend;  /* of the budget, likewise */
+};
+
+/* The row of the second resource; 0: no budget. Spending is shifted by each stage's thriftiest
+ * column and divided by `scale`. */
+struct budget {
+    int row;
+    double scale;
+    double left;        /* of the cap when every stage is at its thriftiest */
+    double *stage_base; /* [stages] */
 };
 
 struct master {
     const struct problem *problem;
     const struct columns *columns;
     const struct search_limits *limits;
+    double threshold;
     glp_prob *lp;
+    size_t *column_of; /* [kept]: which column each of the first in `lp` is */
+    size_t kept;
+    int *drop; /* [columns + 1]: those to leave out */
     struct maximum tau, gamma, memory;
+    struct budget budget;
     int trait_rows[PROBLEM_TRAITS]; /* 0: not needed */
     double unit;                    /* objective coefficients are divided by it */
     double base;                    /* fixed_cost and all of stage_base */
     double *stage_base; /* [stages]: the cheapest column's cost, which the others are compared to */
-    double *stage_work; /* [stages] */
+    double *stage_work; /* [stages + 1]: GLPK counts from 1 */
+    int *exclusion;     /* [stages + 1] */
+    int *chosen_columns; /* [stages]: in `lp` */
 };
 
 /* GLPK reports what it takes for bugs through a hook and then expects not to be returned to. */
@@ -72,6 +92,30 @@ static void scale_objective(struct master *master)
     master->unit = largest > 0 ? largest : 1;
 }
 
+static void scale_budget(struct master *master)
+{
+    struct budget *budget = &master->budget;
+    const struct columns *columns = master->columns;
+    const struct problem *problem = master->problem;
+    for (size_t p = 0; p < problem->stages; p++)
+        budget->stage_base[p] = INFINITY;
+    for (size_t q = 0; q < columns->count; q++) {
+        double *base = &budget->stage_base[columns->items[q].stage];
+        *base = fmin(*base, columns->items[q].spend);
+    }
+    budget->left = problem_spend_most(problem);
+    for (size_t p = 0; p < problem->stages; p++)
+        budget->left -= budget->stage_base[p];
+    budget->scale =
+        fmax(master->tau.spend * master->tau.scale, master->gamma.spend * master->gamma.scale);
+    for (size_t q = 0; q < columns->count; q++) {
+        const struct column *column = &columns->items[q];
+        budget->scale = fmax(budget->scale, column->spend - budget->stage_base[column->stage]);
+    }
+    if (budget->scale <= 0)
+        budget->scale = 1;
+}
+
 static double column_objective(const struct master *master, const struct column *column)
 {
     double cost = column->cost - master->stage_base[column->stage];
@@ -92,7 +136,7 @@ static int add_rows(struct master *master, size_t count, int type, double right)
 
 static void build_maximum(struct master *master, struct maximum *maximum)
 {
-    if (maximum->weight <= 0 || maximum->scale <= 0)
+    if ((maximum->weight <= 0 && maximum->spend <= 0) || maximum->scale <= 0)
         return;
     maximum->first_row = add_rows(master, master->problem->stages, GLP_UP, 0);
     maximum->variable = glp_add_cols(master->lp, 1);
@@ -148,6 +192,9 @@ static void build_column(struct master *master, size_t q)
     put_maximum(&entries, &master->tau, column->stage, column->tau);
     put_maximum(&entries, &master->gamma, column->stage, column->gamma);
     put_maximum(&entries, &master->memory, column->stage, memory_of(column));
+    double spend = column->spend - master->budget.stage_base[column->stage];
+    if (master->budget.row > 0 && spend > 0)
+        put(&entries, master->budget.row, spend / master->budget.scale);
     for (int t = 0; t < PROBLEM_TRAITS; t++) {
         if (master->trait_rows[t] > 0 && (column->traits >> t & 1) != 0)
             put(&entries, master->trait_rows[t], 1);
@@ -155,6 +202,26 @@ static void build_column(struct master *master, size_t q)
     glp_set_col_kind(master->lp, index, GLP_BV);
     glp_set_obj_coef(master->lp, index, column_objective(master, column));
     glp_set_mat_col(master->lp, index, entries.count, entries.rows, entries.values);
+}
+
+/* After the maxima, whose variables stand in it too, and before the columns. */
+static void build_budget(struct master *master)
+{
+    const struct maximum *maxima[2] = {&master->tau, &master->gamma};
+    struct budget *budget = &master->budget;
+    int index[3] = {0};
+    double value[3] = {0};
+    int count = 0;
+    if (!problem_has_budget(master->problem))
+        return;
+    for (int i = 0; i < 2; i++) {
+        if (maxima[i]->first_row == 0 || maxima[i]->spend <= 0)
+            continue;
+        index[++count] = maxima[i]->variable;
+        value[count] = maxima[i]->spend * maxima[i]->scale / budget->scale;
+    }
+    budget->row = add_rows(master, 1, GLP_UP, budget->left / budget->scale);
+    glp_set_mat_row(master->lp, budget->row, count, index, value);
 }
 
 static void build(struct master *master)
@@ -171,6 +238,7 @@ static void build(struct master *master)
     build_maximum(master, &master->tau);
     build_maximum(master, &master->gamma);
     build_maximum(master, &master->memory);
+    build_budget(master);
     for (size_t q = 0; q < master->columns->count; q++)
         build_column(master, q);
 }
@@ -228,35 +296,6 @@ static enum status solve_relaxation(struct master *master, bool *solved,
     return STATUS_OK;
 }
 
-/* How much of a maximum's price each stage's row carries in the relaxation; false when it has none.
- */
-static bool read_duals(const struct master *master, const struct maximum *maximum, double *shares)
-{
-    double total = 0;
-    for (size_t p = 0; maximum->first_row > 0 && p < master->problem->stages; p++) {
-        shares[p] = fmax(-glp_get_row_dual(master->lp, maximum->first_row + (int)p), 0);
-        total += shares[p];
-    }
-    for (size_t p = 0; total > 0 && p < master->problem->stages; p++)
-        shares[p] /= total;
-    return total > 0;
-}
-
-static void read_shares(const struct master *master, struct stage_shares *out)
-{
-    double *shares = master->stage_work;
-    size_t stages = master->problem->stages;
-    bool tau = read_duals(master, &master->tau, shares);
-    for (size_t p = 0; tau && p < stages; p++)
-        out[p].tau = shares[p];
-    bool gamma = read_duals(master, &master->gamma, shares);
-    for (size_t p = 0; gamma && p < stages; p++)
-        out[p].gamma = shares[p];
-    bool memory = read_duals(master, &master->memory, shares);
-    for (size_t p = 0; memory && p < stages; p++)
-        out[p].memory = shares[p];
-}
-
 static enum status solve_tree(struct master *master, double gap_target,
                               struct master_result *result, struct error *err)
 {
@@ -281,43 +320,63 @@ static void read_choice(const struct master *master, struct master_result *resul
     if (found != GLP_OPT && found != GLP_FEAS)
         return;
     size_t chosen_count = 0;
-    for (size_t q = 0; q < master->columns->count; q++) {
-        if (glp_mip_col_val(master->lp, (int)q + 1) < 0.5)
+    for (size_t i = 0; i < master->kept; i++) {
+        size_t q = master->column_of[i];
+        if (glp_mip_col_val(master->lp, (int)i + 1) < 0.5)
             continue;
         result->chosen[master->columns->items[q].stage] = q;
+        master->chosen_columns[master->columns->items[q].stage] = (int)i + 1;
         chosen_count++;
     }
     result->found = chosen_count == master->problem->stages;
 }
 
-static enum status solve_guarded(struct master *master, double gap_target,
-                                 struct master_result *result, struct error *err)
+/* Leave out of the tree what is in no choice below the threshold: with such a column the relaxation
+ * is at least its bound and the column's reduced cost. */
+static void drop_columns(struct master *master, double bound)
 {
-    bool solved;
-    build(master);
-    TRY(solve_relaxation(master, &solved, result, err));
-    if (!solved)
-        return STATUS_OK;
-    read_shares(master, result->shares);
-    TRY(solve_tree(master, gap_target, result, err));
-    read_choice(master, result);
-    return STATUS_OK;
+    enum { SLACK_SHARE = 1000000 }; /* of a unit: GLPK's reduced costs are not exact */
+    double slack = master->unit / SLACK_SHARE;
+    int *dropped = master->drop;
+    int count = 0;
+    size_t kept = 0;
+    for (size_t q = 0; q < master->columns->count; q++) {
+        int index = (int)q + 1;
+        double reduced = glp_get_col_dual(master->lp, index) * master->unit;
+        if (glp_get_col_stat(master->lp, index) == GLP_NL &&
+            bound + reduced - slack >= master->threshold)
+            dropped[++count] = index;
+        else
+            master->column_of[kept++] = q;
+    }
+    master->kept = kept;
+    if (count > 0)
+        glp_del_cols(master->lp, count, dropped);
+    master->tau.variable -= count;
+    master->gamma.variable -= count;
+    master->memory.variable -= count;
 }
 
 /* ---- exact comparisons ---- */
 
+/* INFINITY when it is above the budget. */
 static double choice_value(const struct master *master, const size_t *chosen)
 {
-    double cost = 0, tau = 0, gamma = 0, memory = 0;
+    const struct problem *problem = master->problem;
+    double cost = 0, tau = 0, gamma = 0, memory = 0, spend = 0;
     for (size_t p = 0; p < master->problem->stages; p++) {
         const struct column *column = &master->columns->items[chosen[p]];
         cost += column->cost;
+        spend += column->spend;
         tau = fmax(tau, column->tau);
         gamma = fmax(gamma, column->gamma);
         memory = fmax(memory, memory_of(column));
     }
-    return cost + master->problem->weight_tau * tau + master->problem->weight_gamma * gamma +
-           master->problem->weight_memory * memory;
+    spend += problem->spend_tau * tau + problem->spend_gamma * gamma;
+    if (!problem_affords(problem, spend))
+        return INFINITY;
+    return cost + problem->weight_tau * tau + problem->weight_gamma * gamma +
+           problem->weight_memory * memory;
 }
 
 /* Replace single columns by better ones of the same stage and interval. */
@@ -337,6 +396,47 @@ static void improve_choice(const struct master *master, size_t *chosen)
             value = changed;
         else
             chosen[column->stage] = before;
+    }
+}
+
+/* Not the last choice again. */
+static void exclude_choice(struct master *master)
+{
+    size_t stages = master->problem->stages;
+    int row = glp_add_rows(master->lp, 1);
+    int *index = master->exclusion;
+    double *value = master->stage_work;
+    for (size_t p = 0; p < stages; p++) {
+        index[p + 1] = master->chosen_columns[p];
+        value[p + 1] = 1;
+    }
+    glp_set_row_bnds(master->lp, row, GLP_UP, 0, (double)stages - 1);
+    glp_set_mat_row(master->lp, row, (int)stages, index, value);
+}
+
+static enum status solve_guarded(struct master *master, double gap_target,
+                                 struct master_result *result, struct error *err)
+{
+    bool solved;
+    build(master);
+    TRY(solve_relaxation(master, &solved, result, err));
+    if (!solved)
+        return STATUS_OK;
+    drop_columns(master, result->bound);
+    for (int excluded = 0;; excluded++) {
+        double bound = result->bound;
+        TRY(solve_tree(master, gap_target, result, err));
+        read_choice(master, result);
+        if (!result->found || choice_value(master, result->chosen) < INFINITY)
+            return STATUS_OK;
+        result->found = result->proven = false;
+        if (excluded >= EXCLUDED_MAX || limits_reached(master->limits))
+            return STATUS_OK;
+        exclude_choice(master);
+        TRY(solve_relaxation(master, &solved, result, err));
+        result->bound = fmax(result->bound, bound);
+        if (!solved)
+            return STATUS_OK;
     }
 }
 
@@ -371,34 +471,51 @@ static enum status call_glpk(struct master *master, double gap_target, struct ma
 }
 
 enum status master_solve(const struct problem *problem, const struct columns *columns,
-                         double gap_target, const struct search_limits *limits,
+                         double threshold, double gap_target, const struct search_limits *limits,
                          struct master_result *result, struct error *err)
 {
-    bool one_stage = problem->stages == 1;
+    size_t stages = problem->stages;
+    bool one_stage = stages == 1;
     struct master master = {
         .problem = problem,
         .columns = columns,
         .limits = limits,
-        .tau.weight = one_stage ? 0 : problem->weight_tau,
-        .gamma.weight = one_stage ? 0 : problem->weight_gamma,
+        .threshold = threshold,
+        .tau = {.weight = one_stage ? 0 : problem->weight_tau,
+                .spend = one_stage || !problem_has_budget(problem) ? 0 : problem->spend_tau},
+        .gamma = {.weight = one_stage ? 0 : problem->weight_gamma,
+                  .spend = one_stage || !problem_has_budget(problem) ? 0 : problem->spend_gamma},
         .memory.weight = one_stage ? 0 : problem->weight_memory,
-        .stage_base = malloc(2 * problem->stages * sizeof(*master.stage_base)),
+        .stage_base = malloc((3 * stages + 1) * sizeof(*master.stage_base)),
+        .exclusion = malloc((2 * stages + 1) * sizeof(*master.exclusion)),
+        .column_of = malloc((columns->count + 1) * sizeof(*master.column_of)),
+        .drop = malloc((columns->count + 1) * sizeof(*master.drop)),
     };
-    if (!master.stage_base)
-        return error_memory(err, 2 * problem->stages * sizeof(double), "the master problem");
-    master.stage_work = master.stage_base + problem->stages;
+    enum status status = STATUS_OK;
+    if (!master.stage_base || !master.exclusion || !master.column_of || !master.drop) {
+        status =
+            error_memory(err, (columns->count + 3 * stages) * sizeof(double), "the master problem");
+        goto free_work;
+    }
+    master.chosen_columns = master.exclusion + stages + 1;
+    master.budget.stage_base = master.stage_base + stages;
+    master.stage_work = master.budget.stage_base + stages;
     result->found = false;
     result->proven = true;
     result->bound = INFINITY;
-    enum status status = STATUS_OK;
     scale_objective(&master);
     if (every_stage_has_columns(&master)) {
         result->proven = false;
         result->bound = -INFINITY;
+        scale_budget(&master);
         status = call_glpk(&master, gap_target, result, err);
     }
     if (status == STATUS_OK && result->found)
         improve_choice(&master, result->chosen);
+free_work:
+    free(master.drop);
+    free(master.column_of);
+    free(master.exclusion);
     free(master.stage_base);
     return status;
 }

@@ -11,8 +11,39 @@ struct stage_terms problem_stage_terms(const struct problem *problem, size_t sta
         .cost = strategy->cost + (stage == 0 ? strategy->first_cost : 0),
         .tau = strategy->tau - rule->warm_up * strategy->head,
         .gamma = strategy->gamma,
+        .spend = strategy->spend + (stage == 0 ? strategy->first_spend : 0),
         .bytes = strategy->static_bytes + rule->in_flight * strategy->inflight_bytes,
     };
+}
+
+bool strategy_is_admitted(const struct strategy *strategy)
+{
+    return strategy->cost < INFINITY;
+}
+
+bool problem_has_budget(const struct problem *problem)
+{
+    return problem->spend_cap < INFINITY;
+}
+
+double problem_spend_most(const struct problem *problem)
+{
+    return problem->spend_cap + PROBLEM_SPEND_SHARE * fabs(problem->spend_cap);
+}
+
+bool problem_affords(const struct problem *problem, double spend)
+{
+    return spend <= problem_spend_most(problem);
+}
+
+uint64_t problem_most_cap(const struct problem *problem)
+{
+    uint64_t most = 0;
+    for (size_t p = 0; p < problem->stages; p++) {
+        if (problem->rules[p].cap_bytes > most)
+            most = problem->rules[p].cap_bytes;
+    }
+    return most;
 }
 
 bool problem_may_end(const struct problem *problem, size_t stage, size_t end)
@@ -20,14 +51,16 @@ bool problem_may_end(const struct problem *problem, size_t stage, size_t end)
     return problem->rules[stage].end == 0 || problem->rules[stage].end == end;
 }
 
-const struct transition *problem_transition(const struct problem *problem,
+const struct transition *problem_transition(const struct problem *problem, size_t stage,
                                             const struct strategy *from,
                                             const struct layer_class *to_class,
                                             const struct strategy *to)
 {
     if (!problem->transitions || to_class->follows_nothing)
         return NULL;
-    return &problem->transitions[from->group * problem->group_count + to->group];
+    size_t groups = problem->group_count;
+    return &problem->transitions[(problem->rules[stage].place * groups + from->group) * groups +
+                                 to->group];
 }
 
 double problem_transition_tau(const struct problem *problem, size_t stage,
@@ -64,7 +97,7 @@ void assignment_free(struct assignment *assignment)
 /* ---- evaluation ---- */
 
 struct stage_sums {
-    double cost, tau, gamma;
+    double cost, tau, gamma, spend;
     uint64_t bytes, scratch_bytes;
     unsigned traits;
 };
@@ -72,7 +105,9 @@ struct stage_sums {
 static const struct strategy *chosen(const struct problem *problem,
                                      const struct assignment *assignment, size_t layer)
 {
-    return &problem->classes[problem->layer_class[layer]].strategies[assignment->strategies[layer]];
+    const struct layer_class *of =
+        problem_class(problem, assignment->stages[layer], problem->layer_class[layer]);
+    return &of->strategies[assignment->strategies[layer]];
 }
 
 /* Add the layers of the stage that begins at `first`; returns the layer after its last. */
@@ -87,44 +122,53 @@ static size_t sum_stage(const struct problem *problem, const struct assignment *
         sums->cost += terms.cost;
         sums->tau += terms.tau;
         sums->gamma += terms.gamma;
+        sums->spend += terms.spend;
         sums->traits |= strategy->traits;
         sums->bytes += terms.bytes;
         if (strategy->scratch_bytes > sums->scratch_bytes)
             sums->scratch_bytes = strategy->scratch_bytes;
         if (layer == first)
             continue;
-        const struct transition *change =
-            problem_transition(problem, chosen(problem, assignment, layer - 1),
-                               &problem->classes[problem->layer_class[layer]], strategy);
+        const struct transition *change = problem_transition(
+            problem, stage, chosen(problem, assignment, layer - 1),
+            problem_class(problem, stage, problem->layer_class[layer]), strategy);
         if (change) {
             sums->cost += change->cost;
+            sums->spend += change->spend;
             sums->tau += problem_transition_tau(problem, stage, change);
         }
     }
-    if (layer < problem->layer_count)
+    if (layer < problem->layer_count) {
         sums->cost += chosen(problem, assignment, layer - 1)->send_cost;
+        sums->spend += chosen(problem, assignment, layer - 1)->send_spend;
+    }
     return layer;
 }
 
 double problem_evaluate(const struct problem *problem, const struct assignment *assignment,
                         uint64_t *peak_bytes)
 {
-    double cost = problem->fixed_cost, tau = 0, gamma = 0;
+    double cost = problem->fixed_cost, tau = 0, gamma = 0, spend = 0;
     uint64_t peak = 0;
     unsigned traits = 0;
+    bool fits = true;
     for (size_t layer = 0; layer < problem->layer_count;) {
-        struct stage_sums sums = {.bytes = problem->fixed_bytes};
+        const struct stage_rule *rule = &problem->rules[assignment->stages[layer]];
+        struct stage_sums sums = {.bytes = rule->fixed_bytes};
         layer = sum_stage(problem, assignment, layer, &sums);
         cost += sums.cost;
         tau = fmax(tau, sums.tau);
         gamma = fmax(gamma, sums.gamma);
+        spend += sums.spend;
         traits |= sums.traits;
         if (sums.bytes + sums.scratch_bytes > peak)
             peak = sums.bytes + sums.scratch_bytes;
+        fits &= sums.bytes + sums.scratch_bytes <= rule->cap_bytes;
     }
     if (peak_bytes)
         *peak_bytes = peak;
-    if (peak > problem->cap_bytes || (problem->needs & ~traits) != 0)
+    spend += problem->spend_tau * tau + problem->spend_gamma * gamma;
+    if (!fits || (problem->needs & ~traits) != 0 || !problem_affords(problem, spend))
         return INFINITY;
     return cost + problem->weight_tau * tau + problem->weight_gamma * gamma +
            problem->weight_memory * (double)peak;
@@ -168,14 +212,14 @@ static struct lean_cell *lean_cell(const struct lean_search *search, size_t stag
 static size_t leanest_strategy(const struct problem *problem, size_t stage, size_t class,
                                uint64_t scratch_limit, unsigned traits, uint64_t *bytes)
 {
-    const struct layer_class *of = &problem->classes[class];
+    const struct layer_class *of = problem_class(problem, stage, class);
     size_t best = of->strategy_count;
     *bytes = UINT64_MAX;
     for (size_t s = 0; s < of->strategy_count; s++) {
         const struct strategy *strategy = &of->strategies[s];
         uint64_t own = problem_stage_terms(problem, stage, strategy).bytes;
-        if (strategy->scratch_bytes <= scratch_limit && own < *bytes &&
-            (traits & ~strategy->traits) == 0) {
+        if (strategy_is_admitted(strategy) && strategy->scratch_bytes <= scratch_limit &&
+            own < *bytes && (traits & ~strategy->traits) == 0) {
             *bytes = own;
             best = s;
         }
@@ -240,8 +284,11 @@ static void relax_leanest(const struct lean_search *search, size_t stage, size_t
                           uint64_t limit)
 {
     const struct problem *problem = search->problem;
-    struct lean_cell offer = {
-        .bytes = problem->fixed_bytes + limit, .first = first, .scratch_bytes = limit};
+    const struct stage_rule *rule = &problem->rules[stage];
+    struct lean_cell offer = {.bytes = rule->fixed_bytes + limit +
+                                       (problem_most_cap(problem) - rule->cap_bytes),
+                              .first = first,
+                              .scratch_bytes = limit};
     struct lean_more more[PROBLEM_TRAIT_SETS];
     for (unsigned traits = 0; traits < PROBLEM_TRAIT_SETS; traits++) {
         more[traits].bytes = traits == 0 ? 0 : UINT64_MAX;
@@ -288,13 +335,15 @@ static void read_leanest(const struct lean_search *search, unsigned traits, stru
     }
 }
 
-static bool limit_was_tried(const struct problem *problem, size_t class, size_t strategy)
+static bool limit_was_tried(const struct problem *problem, size_t stage, size_t class,
+                            size_t strategy)
 {
-    uint64_t limit = problem->classes[class].strategies[strategy].scratch_bytes;
+    uint64_t limit = problem_class(problem, stage, class)->strategies[strategy].scratch_bytes;
     for (size_t c = 0; c <= class; c++) {
-        size_t count = c < class ? problem->classes[c].strategy_count : strategy;
+        const struct layer_class *of = problem_class(problem, stage, c);
+        size_t count = c < class ? of->strategy_count : strategy;
         for (size_t s = 0; s < count; s++) {
-            if (problem->classes[c].strategies[s].scratch_bytes == limit)
+            if (of->strategies[s].scratch_bytes == limit)
                 return true;
         }
     }
@@ -352,9 +401,10 @@ enum status problem_leanest(const struct problem *problem, uint64_t *bytes,
         search.cells[i] = (struct lean_cell){.bytes = UINT64_MAX};
     for (size_t stage = 0; stage < problem->stages; stage++) {
         for (size_t c = 0; c < problem->class_count; c++) {
-            for (size_t s = 0; s < problem->classes[c].strategy_count; s++) {
-                if (!limit_was_tried(problem, c, s))
-                    fill_leanest(&search, stage, problem->classes[c].strategies[s].scratch_bytes);
+            const struct layer_class *of = problem_class(problem, stage, c);
+            for (size_t s = 0; s < of->strategy_count; s++) {
+                if (!limit_was_tried(problem, stage, c, s))
+                    fill_leanest(&search, stage, of->strategies[s].scratch_bytes);
             }
         }
     }

@@ -8,14 +8,24 @@
  * of each but the last stage
  *     + weight_tau * max_p sum (tau - warm_up_p * head) + weight_gamma * max_p sum gamma
  *     + weight_memory * max_p M_p,
- *     M_p = fixed_bytes + sum (static + in_flight_p * inflight) + max scratch
+ *     M_p = fixed_bytes_p + sum (static + in_flight_p * inflight) + max scratch
  *
- * and is feasible when every M_p <= cap_bytes and, each of the traits that the problem needs
- * is that of some layer's strategy. What is spent once a layer (its own time, energy) is in `cost`;
- * tau is what the slowest stage repeats for each further micro-batch, less the forward passes
- * (`head`) that its warm-up does while the stages behind it work; gamma what all stages do at once
- * and wait for. Costs, weights, tau and gamma are finite, those of transitions and sends are
- * >= 0, and all in units of the caller's objective; bytes are exact integers. */
+ * and is feasible when every M_p <= cap_bytes_p, each of the traits that the problem needs is that
+ * of some layer's strategy, and what it spends of a second resource (energy, money) is within the
+ * budget:
+ *
+ *     sum spend + sum first_spend of the first stage + sum send_spend of the last layers
+ *     + spend_tau * max_p sum (tau - warm_up_p * head) + spend_gamma * max_p sum gamma <= spend_cap
+ *
+ * What is spent once a layer (its own time, energy) is in `cost`; tau is what the slowest stage
+ * repeats for each further micro-batch, less the forward passes (`head`) that its warm-up does
+ * while the stages behind it work; gamma what all stages do at once and wait for (so that idling
+ * devices spend spend_tau and spend_gamma). Weights and rates of spending are >= 0; figures are
+ * finite, those of transitions, first and send >= 0, and all costs in units of the caller's
+ * objective; bytes are exact integers.
+ *
+ * Stages may stand on unlike devices: each rule names a *place*, and a strategy costs what its row
+ * for that place says. A strategy that a place does not admit has a cost of INFINITY there. */
 #ifndef TEMPER_PLANNER_PROBLEM_H
 #define TEMPER_PLANNER_PROBLEM_H
 
@@ -25,11 +35,13 @@
 #include <stdint.h>
 
 struct strategy {
-    double cost;
+    double cost;      /* INFINITY: not admitted at this place */
     double tau, head; /* 0 <= head <= tau */
     double gamma;
     double first_cost; /* on the first stage only */
     double send_cost;  /* of handing the layer's output to the next stage */
+    double spend;      /* of the second resource */
+    double first_spend, send_spend;
     uint64_t static_bytes;
     uint64_t inflight_bytes; /* per micro-batch in flight */
     uint64_t scratch_bytes;  /* shared by the layers of a stage */
@@ -38,7 +50,7 @@ struct strategy {
 };
 
 struct layer_class {
-    size_t strategy_count; /* > 0 */
+    size_t strategy_count; /* > 0, and the same at every place */
     const struct strategy *strategies;
     bool follows_nothing; /* what stands before it in the chain is not its neighbour */
 };
@@ -47,25 +59,33 @@ struct layer_class {
 struct transition {
     double cost;
     double tau, head;
+    double spend;
 };
+
+#define PROBLEM_NO_CAP UINT64_MAX
 
 struct stage_rule {
     uint64_t in_flight; /* micro-batches */
     double warm_up;     /* share of `head` that its tau does not count, 0 .. 1 */
     size_t end;         /* the layer after its last; 0: free */
+    size_t place;       /* < places */
+    uint64_t fixed_bytes;
+    uint64_t cap_bytes; /* PROBLEM_NO_CAP: none, then of no stage */
 };
 
-#define PROBLEM_NO_CAP UINT64_MAX
-
 enum { PROBLEM_TRAITS = 2, PROBLEM_TRAIT_SETS = 1 << PROBLEM_TRAITS };
+
+/* A budget is held to this share of itself: sums in another order differ by less. */
+#define PROBLEM_SPEND_SHARE 1e-9
 
 /* Everything is borrowed and stays the caller's. */
 struct problem {
     size_t layer_count;
     const size_t *layer_class; /* [layer_count], each < class_count */
+    size_t places;             /* 1: all stages stand on devices of one kind */
     size_t class_count;
-    const struct layer_class *classes;
-    /* [group_count * group_count], [from * group_count + to]; NULL: changes are free. */
+    const struct layer_class *classes; /* [places][class_count], see problem_class */
+    /* [places][group_count][group_count], from before to; NULL: changes are free. */
     const struct transition *transitions;
     size_t group_count;
     size_t stages;                  /* 1 .. layer_count */
@@ -73,22 +93,36 @@ struct problem {
     double weight_tau, weight_gamma;
     double weight_memory; /* per byte */
     double fixed_cost;
-    uint64_t fixed_bytes; /* of every stage */
-    uint64_t cap_bytes;   /* PROBLEM_NO_CAP: none */
-    unsigned needs;       /* each of these traits must be that of some layer's strategy */
+    unsigned needs;   /* each of these traits must be that of some layer's strategy */
+    double spend_cap; /* INFINITY: no budget, then nothing below matters */
+    double spend_tau, spend_gamma;
 };
 
-/* One layer on one stage, without send_cost and scratch. */
+/* A class as the stage's place has it. */
+static inline const struct layer_class *problem_class(const struct problem *problem, size_t stage,
+                                                      size_t class)
+{
+    return &problem->classes[problem->rules[stage].place * problem->class_count + class];
+}
+
+/* One layer on one stage, without what sending spends and scratch. */
 struct stage_terms {
-    double cost, tau, gamma;
+    double cost, tau, gamma, spend;
     uint64_t bytes;
 };
 struct stage_terms problem_stage_terms(const struct problem *problem, size_t stage,
                                        const struct strategy *strategy);
+bool strategy_is_admitted(const struct strategy *strategy);
+bool problem_has_budget(const struct problem *problem);
+/* The budget and PROBLEM_SPEND_SHARE of it. */
+double problem_spend_most(const struct problem *problem);
+bool problem_affords(const struct problem *problem, double spend);
+/* The largest of its stages. */
+uint64_t problem_most_cap(const struct problem *problem);
 /* May a stage end before layer `end`? */
 bool problem_may_end(const struct problem *problem, size_t stage, size_t end);
 /* NULL where the change is free. */
-const struct transition *problem_transition(const struct problem *problem,
+const struct transition *problem_transition(const struct problem *problem, size_t stage,
                                             const struct strategy *from,
                                             const struct layer_class *to_class,
                                             const struct strategy *to);
@@ -109,9 +143,10 @@ void assignment_free(struct assignment *assignment);
 double problem_evaluate(const struct problem *problem, const struct assignment *assignment,
                         uint64_t *peak_bytes);
 
-/* The least possible max_p M_p of any assignment, cap or not (UINT64_MAX: none has the
- * needed traits); `assignment` (NULL allowed) receives
- * one that reaches it. */
+/* The least possible max_p (M_p + C - cap_bytes_p) of any assignment, within the budget or not,
+ * with C the largest cap (problem_most_cap): it fits when this is at most C, and where all caps are
+ * alike it is the least peak. UINT64_MAX: none has the needed traits. `assignment` (NULL allowed)
+ * receives one that reaches it. */
 enum status problem_leanest(const struct problem *problem, uint64_t *bytes,
                             struct assignment *assignment, struct error *err);
 
