@@ -225,7 +225,8 @@ static void offer_other(const struct explaining *work, const struct planner_resu
     choice->state = CHOICE_COMPARED;
     choice->gain = gain;
     choice->time_s = prediction->time_s.value;
-    choice->memory_bytes = memory_quantile_bytes(prediction->memory_bytes);
+    choice->memory_bytes = memory_held_bytes(prediction->memory_bytes, work->search.risk);
+    choice->memory_p95_bytes = memory_quantile_bytes(prediction->memory_bytes);
     choice->energy_j = energy_of(prediction);
 }
 
@@ -434,12 +435,24 @@ static enum status try_options(struct explaining *work, const struct mode_asked 
     return STATUS_OK;
 }
 
+/* All layers of the kind, by kind or by ranges? */
+static bool is_mode_pinned(const struct explaining *work, const struct mode_asked *asked)
+{
+    const struct model *model = &work->plan->model;
+    for (size_t i = 0; i < work->plan->layer_count; i++) {
+        const struct layer layer = model_layer(model, i);
+        struct pins pins = pins_of_layer(&work->search.pins, layer.kind, layer.block);
+        if (layer.kind == asked->kind && !*mode_rows[asked->mode].pin(&pins, (int)layer.kind, 0))
+            return false;
+    }
+    return true;
+}
+
 static enum status explain_mode(struct explaining *work, const struct mode_asked *asked,
                                 struct error *err)
 {
     const struct mode_row *row = &mode_rows[asked->mode];
     struct explained_choice choice = {.state = CHOICE_UNKNOWN};
-    struct pins pins = work->search.pins;
     int admitted = 0;
     for (int option = 0; option < row->options; option++)
         admitted += admits(work->plan, asked->mode, asked->kind, option);
@@ -448,7 +461,7 @@ static enum status explain_mode(struct explaining *work, const struct mode_asked
     (void)snprintf(choice.name, sizeof(choice.name), "%s of %s", row->name,
                    layer_kind_name(asked->kind));
     write_options(work->plan, row, asked->kind, choice.value);
-    if (*row->pin(&pins, (int)asked->kind, 0))
+    if (is_mode_pinned(work, asked))
         choice.state = CHOICE_PINNED;
     else
         TRY(try_options(work, asked, &choice, err));
@@ -473,7 +486,8 @@ static enum status try_cap(struct explaining *work, double cap_bytes, struct err
         memory->saving = -share_above(work, result.plan.objective.value);
         memory->most_saving = -share_above(work, result.plan.objective.bound);
         memory->time_s = prediction->time_s.value;
-        memory->memory_bytes = memory_quantile_bytes(prediction->memory_bytes);
+        memory->memory_bytes = memory_held_bytes(prediction->memory_bytes, search.risk);
+        memory->memory_p95_bytes = memory_quantile_bytes(prediction->memory_bytes);
         plan_clear(&result.plan);
     }
     out->memory_count++;
@@ -522,8 +536,12 @@ enum status explain_plan(const struct planner_request *request, const struct pla
                          struct explanation *out, struct error *err)
 {
     double started_s = clock_s();
-    struct explanation explanation = {.memory_bytes =
-                                          memory_quantile_bytes(plan->prediction.memory_bytes)};
+    const struct quantity memory_bytes = plan->prediction.memory_bytes;
+    struct explanation explanation = {
+        .memory_bytes = memory_held_bytes(memory_bytes, request->risk),
+        .memory_p95_bytes = memory_quantile_bytes(memory_bytes),
+        .risk = request->risk > 0 ? request->risk : MEMORY_RISK,
+    };
     struct explaining work = {.search = *request, .plan = plan, .out = &explanation};
     variation_fix_units(&work.search, &plan->objective);
     explanation.is_stopped = variation_is_stopped(request);

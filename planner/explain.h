@@ -26,8 +26,9 @@ struct explained_choice {
     char other[CHOICE_TEXT_BYTES]; /* its choice */
     double gain;       /* (its objective - this plan's) / this plan's; < 0: it is better */
     double least_gain; /* none of the plans compared with is closer than this */
-    double time_s, memory_bytes; /* of it; memory at the 95th percentile */
-    double energy_j;             /* NAN: absent */
+    double time_s, memory_bytes; /* of it; memory as the cap is held against it */
+    double memory_p95_bytes;
+    double energy_j; /* NAN: absent */
 };
 
 /* The best plan under another memory cap. */
@@ -36,7 +37,7 @@ struct explained_memory {
     bool fits;          /* some plan does */
     double saving;      /* (this plan's objective - its) / this plan's; < 0: it is worse */
     double most_saving; /* no plan under that cap saves more */
-    double time_s, memory_bytes;
+    double time_s, memory_bytes, memory_p95_bytes;
 };
 
 enum { EXPLAINED_MEMORY_MAX = 4 };
@@ -45,7 +46,9 @@ enum { EXPLAINED_MEMORY_MAX = 4 };
 struct explanation {
     struct explained_choice *choices; /* [count], owned */
     size_t count, capacity;
-    double memory_bytes; /* of the plan, at the 95th percentile */
+    double memory_bytes; /* of the plan, as the cap is held against it */
+    double memory_p95_bytes;
+    double risk;       /* that memory exceeds the cap */
     double from_bytes; /* the cap, or without one what the plan needs: what `memory` differs from */
     bool has_cap;
     bool cap_binds;                                       /* without it a better plan was found */

@@ -1,6 +1,7 @@
 #include "planner/front.h"
 #include "base/clock.h"
 #include "costmodel/predict.h"
+#include "planner/problem.h"
 #include "planner/variation.h"
 #include <math.h>
 #include <stdio.h>
@@ -17,10 +18,16 @@ struct slope {
     double per_second, per_joule;
 };
 
+/* What the plans of a search are held below. */
+struct level {
+    uint64_t cap_bytes; /* UINT64_MAX: none */
+    double cap_j;       /* INFINITY: none */
+};
+
 /* A search that was made. */
 struct asked {
     struct slope slope;
-    uint64_t cap_bytes; /* UINT64_MAX: none */
+    struct level level;
     size_t point;
 };
 
@@ -44,8 +51,9 @@ void front_clear(struct front *front)
 }
 
 /* Takes the plan, also on failure. */
-static enum status push_point(struct front *front, struct plan *plan, struct error *err)
+static enum status push_point(struct sweep *sweep, struct plan *plan, struct error *err)
 {
+    struct front *front = sweep->front;
     if (front->count == front->capacity) {
         size_t capacity = front->capacity > 0 ? 2 * front->capacity : 16;
         struct front_point *grown = realloc(front->points, capacity * sizeof(*grown));
@@ -60,7 +68,7 @@ static enum status push_point(struct front *front, struct plan *plan, struct err
     front->points[front->count++] = (struct front_point){
         .plan = *plan,
         .time_s = prediction->time_s.value,
-        .memory_bytes = memory_quantile_bytes(prediction->memory_bytes),
+        .memory_bytes = memory_held_bytes(prediction->memory_bytes, sweep->request->search.risk),
         .energy_j =
             prediction->energy_j.provenance == PROVENANCE_ABSENT ? NAN : prediction->energy_j.value,
     };
@@ -83,15 +91,21 @@ static enum status push_asked(struct sweep *sweep, const struct asked *asked, st
 
 /* ---- searches ---- */
 
-/* The best under a looser cap that fits under this one is the best under this one. */
+/* Energies closer than this share are the same: the search holds its budget no better. */
+static const double same_energy = 4 * PROBLEM_SPEND_SHARE;
+
+/* The best under looser caps that fits under these is the best under these. */
 static const struct asked *find_asked(const struct sweep *sweep, const struct slope *slope,
-                                      uint64_t cap_bytes)
+                                      const struct level *level)
 {
     for (size_t i = 0; i < sweep->asked_count; i++) {
         const struct asked *asked = &sweep->asked[i];
+        const struct front_point *point = &sweep->front->points[asked->point];
         if (asked->slope.per_second == slope->per_second &&
-            asked->slope.per_joule == slope->per_joule && asked->cap_bytes >= cap_bytes &&
-            sweep->front->points[asked->point].memory_bytes <= (double)cap_bytes)
+            asked->slope.per_joule == slope->per_joule &&
+            asked->level.cap_bytes >= level->cap_bytes && asked->level.cap_j >= level->cap_j &&
+            point->memory_bytes <= (double)level->cap_bytes &&
+            (isinf(level->cap_j) || point->energy_j <= level->cap_j))
             return asked;
     }
     return NULL;
@@ -112,11 +126,11 @@ static enum status search_once(struct sweep *sweep, const struct planner_request
     return status;
 }
 
-/* The index of the plan that is least in `slope` among those within the cap. */
-static enum status ask(struct sweep *sweep, const struct slope *slope, uint64_t cap_bytes,
+/* The index of the plan that is least in `slope` among those within the caps. */
+static enum status ask(struct sweep *sweep, const struct slope *slope, const struct level *level,
                        size_t *point, struct error *err)
 {
-    const struct asked *known = find_asked(sweep, slope, cap_bytes);
+    const struct asked *known = find_asked(sweep, slope, level);
     struct planner_request search = sweep->request->search;
     struct planner_result result;
     if (known) {
@@ -126,15 +140,29 @@ static enum status ask(struct sweep *sweep, const struct slope *slope, uint64_t 
         search.weight_time = slope->per_second;
         search.weight_memory = 0;
         search.weight_energy = slope->per_joule;
-        search.memory_cap_bytes = cap_bytes == UINT64_MAX ? 0 : cap_bytes;
+        search.memory_cap_bytes = level->cap_bytes == UINT64_MAX ? 0 : level->cap_bytes;
+        search.energy_cap_j = isinf(level->cap_j) ? 0 : level->cap_j;
         TRY(search_once(sweep, &search, &result, err));
-        TRY(push_point(sweep->front, &result.plan, err));
+        TRY(push_point(sweep, &result.plan, err));
         *point = sweep->front->count - 1;
-        const struct asked asked = {*slope, cap_bytes, *point};
+        const struct asked asked = {*slope, *level, *point};
         TRY(push_asked(sweep, &asked, err));
     }
     sweep->most_bytes = fmax(sweep->most_bytes, sweep->front->points[*point].memory_bytes);
     return STATUS_OK;
+}
+
+/* The same where that none is within the caps only ends a sweep. */
+static enum status ask_on(struct sweep *sweep, const struct slope *slope, const struct level *level,
+                          size_t *point, bool *found, struct error *err)
+{
+    struct error ended = {0};
+    enum status status = ask(sweep, slope, level, point, &ended);
+    *found = status == STATUS_OK;
+    if (status == STATUS_OK || status == STATUS_INFEASIBLE)
+        return STATUS_OK;
+    *err = ended;
+    return status;
 }
 
 /* ---- time against energy ---- */
@@ -157,8 +185,8 @@ static bool is_fine_enough(struct sweep *sweep, const struct edge *edge)
     return true;
 }
 
-static enum status find_between(struct sweep *sweep, const struct edge *edge, uint64_t cap_bytes,
-                                struct error *err)
+static enum status find_between(struct sweep *sweep, const struct edge *edge,
+                                const struct level *level, struct error *err)
 {
     const struct front_point fast = sweep->front->points[edge->fast];
     const struct front_point thrifty = sweep->front->points[edge->thrifty];
@@ -169,29 +197,73 @@ static enum status find_between(struct sweep *sweep, const struct edge *edge, ui
         !(less_j > same_share * fast.energy_j) || is_fine_enough(sweep, edge))
         return STATUS_OK;
     const struct slope slope = {less_j / scale, more_s / scale};
-    TRY(ask(sweep, &slope, cap_bytes, &between, err));
+    TRY(ask(sweep, &slope, level, &between, err));
     const struct front_point *found = &sweep->front->points[between];
     double value = slope.per_second * found->time_s + slope.per_joule * found->energy_j;
     if (!(value < 1 - same_share))
         return STATUS_OK; /* on the line between the two, whose value is 1 */
     const struct edge left = {edge->fast, between, edge->range_s, edge->range_j};
     const struct edge right = {between, edge->thrifty, edge->range_s, edge->range_j};
-    TRY(find_between(sweep, &left, cap_bytes, err));
-    return find_between(sweep, &right, cap_bytes, err);
+    TRY(find_between(sweep, &left, level, err));
+    return find_between(sweep, &right, level, err);
 }
 
-static enum status find_hull(struct sweep *sweep, uint64_t cap_bytes, struct error *err)
+/* The fastest and the thriftiest at a level. */
+static enum status find_ends(struct sweep *sweep, const struct level *level, struct edge *out,
+                             struct error *err)
 {
     const struct slope fastest = {1, trace_per_joule}, thriftiest = {0, 1};
-    struct edge edge;
-    TRY(ask(sweep, &fastest, cap_bytes, &edge.fast, err));
+    TRY(ask(sweep, &fastest, level, &out->fast, err));
+    out->thrifty = out->fast;
     if (sweep->front->is_stopped)
         return STATUS_OK;
-    TRY(ask(sweep, &thriftiest, cap_bytes, &edge.thrifty, err));
+    TRY(ask(sweep, &thriftiest, level, &out->thrifty, err));
     const struct front_point *points = sweep->front->points;
-    edge.range_s = points[edge.thrifty].time_s - points[edge.fast].time_s;
-    edge.range_j = points[edge.fast].energy_j - points[edge.thrifty].energy_j;
-    return find_between(sweep, &edge, cap_bytes, err);
+    out->range_s = points[out->thrifty].time_s - points[out->fast].time_s;
+    out->range_j = points[out->fast].energy_j - points[out->thrifty].energy_j;
+    return STATUS_OK;
+}
+
+/* Below what the plan needs, by as little as can be held or by the step; never past the thriftiest.
+ */
+static double next_cap_j(struct sweep *sweep, const struct edge *edge, double energy_j)
+{
+    double most = sweep->request->points_most;
+    double next_j = energy_j * (1 - same_energy);
+    double least_j = sweep->front->points[edge->thrifty].energy_j;
+    double thinned_j = fmax(energy_j - edge->range_j / (most > 1 ? most - 1 : 1), least_j);
+    if (most <= 0 || !(thinned_j < next_j))
+        return next_j;
+    sweep->front->is_thinned = true;
+    return thinned_j;
+}
+
+/* Every plan that none is better than in time and energy both. */
+static enum status sweep_energy(struct sweep *sweep, const struct edge *edge,
+                                const struct level *level, struct error *err)
+{
+    const struct slope fastest = {1, trace_per_joule};
+    struct level below = *level;
+    size_t point = edge->fast;
+    bool found = true;
+    while (found && !sweep->front->is_stopped) {
+        double energy_j = sweep->front->points[point].energy_j;
+        if (!(energy_j > sweep->front->points[edge->thrifty].energy_j * (1 + same_energy)))
+            return STATUS_OK;
+        below.cap_j = next_cap_j(sweep, edge, energy_j);
+        TRY(ask_on(sweep, &fastest, &below, &point, &found, err));
+    }
+    return STATUS_OK;
+}
+
+static enum status find_times_and_energies(struct sweep *sweep, const struct level *level,
+                                           struct error *err)
+{
+    struct edge edge = {0};
+    TRY(find_ends(sweep, level, &edge, err));
+    if (sweep->front->is_hull)
+        TRY(find_between(sweep, &edge, level, err));
+    return sweep_energy(sweep, &edge, level, err);
 }
 
 /* ---- memory ---- */
@@ -200,12 +272,13 @@ static enum status find_hull(struct sweep *sweep, uint64_t cap_bytes, struct err
 static enum status find_level(struct sweep *sweep, uint64_t cap_bytes, struct error *err)
 {
     const struct slope time = {1, 0}, energy = {0, 1};
-    bool has_time = (sweep->request->axes & FRONT_TIME) != 0;
+    const struct level level = {cap_bytes, INFINITY};
+    unsigned axes = sweep->request->axes;
     size_t point;
     sweep->most_bytes = 0;
-    if (sweep->front->is_hull)
-        return find_hull(sweep, cap_bytes, err);
-    return ask(sweep, has_time ? &time : &energy, cap_bytes, &point, err);
+    if ((axes & FRONT_TIME) && (axes & FRONT_ENERGY))
+        return find_times_and_energies(sweep, &level, err);
+    return ask(sweep, axes & FRONT_TIME ? &time : &energy, &level, &point, err);
 }
 
 /* How far apart points may be, from what the first level and the leanest plan need. */
@@ -220,7 +293,7 @@ static enum status choose_step(struct sweep *sweep, struct error *err)
     search.weight_time = search.weight_energy = 0;
     search.weight_memory = 1;
     TRY(search_once(sweep, &search, &result, err));
-    sweep->least_bytes = memory_quantile_bytes(result.plan.prediction.memory_bytes);
+    sweep->least_bytes = memory_held_bytes(result.plan.prediction.memory_bytes, search.risk);
     plan_clear(&result.plan);
     sweep->front->step_bytes =
         fmax(0, sweep->most_bytes - sweep->least_bytes) / (most > 1 ? most - 1 : 1);
@@ -319,10 +392,11 @@ static enum status drop_dominated(struct front *front, unsigned axes, struct err
 enum status front_find(const struct front_request *request, struct front *out, struct error *err)
 {
     const unsigned both = FRONT_TIME | FRONT_ENERGY, axes = request->axes;
+    bool has_stages = request->search.ranks > 1 && request->search.pins.pipeline != 1;
     double started_s = clock_s();
-    struct front front = {.is_hull = (axes & both) == both};
+    struct front front = {.is_hull = (axes & both) == both && has_stages};
     struct sweep sweep = {.request = request, .front = &front};
-    if ((axes & (axes - 1)) == 0)
+    if ((axes & (axes - 1)) == 0 || (axes & ~(unsigned)FRONT_MEASURED) != 0)
         return error_set(err, STATUS_USAGE,
                          "a front needs two or three of time, memory and energy");
     enum status status = sweep_memory(&sweep, err);

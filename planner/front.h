@@ -1,31 +1,44 @@
 /* The Pareto front: plans that no other plan is better than in one of time, memory and energy
  * without being worse in another of them.
  *
- * A weighted sum finds only the front's convex hull. So memory, which is the constraint that the
- * search holds exactly, is swept: minimise the other quantity among plans of at most C bytes, set C
- * below what the plan found needs, and again until none fits (epsilon constraints: Haimes, Lasdon,
- * Wismer 1971). That finds every point of a front of memory and one other quantity.
+ * A weighted sum finds only the front's convex hull. So memory and energy, which the search holds
+ * as constraints, are swept: minimise the other quantity among plans of at most C bytes and E
+ * joules, set C (or E) below what the plan found needs, and again until none fits (epsilon
+ * constraints: Haimes, Lasdon, Wismer 1971). That finds every point of a front of two quantities.
  *
- * Time against energy has no such constraint. At each C the hull of the two is found by bisection:
- * between two neighbours, minimise the weighted sum that is the same for both (Aneja, Nair 1979). A
- * plan between two neighbours of a hull, above the line between them, may be missing. (The hulls of
- * smaller families of plans would show more points, but some of them dominated by a missing plan.)
+ * Of all three, energy is swept at each C, and C is then set below what the fullest of the plans
+ * found needs. Nothing is lost: a plan of the front that is missing at a C that it fits into is
+ * beaten in time and energy by some plan found there, which has more memory, so that the next C is
+ * not below what the missing one needs.
  *
- * Memory is that of the fullest rank at the 95th percentile, as the cap is held. */
+ * With more than one stage the search knows energy from below only, as it does time: a plan that
+ * seems to be within E may turn out not to be, and what it hid is missing. There the convex hull of
+ * time and energy is found as well, by bisection: between two neighbours, minimise the weighted sum
+ * that is the same for both (Aneja, Nair 1979).
+ *
+ * Memory is that of the fullest rank at the percentile at which the cap is held. */
 #ifndef TEMPER_PLANNER_FRONT_H
 #define TEMPER_PLANNER_FRONT_H
 
 #include "planner/planner.h"
 
-enum front_axis { FRONT_TIME = 1, FRONT_MEMORY = 2, FRONT_ENERGY = 4 };
+/* Money and carbon are known of described clusters only. */
+enum front_axis {
+    FRONT_TIME = 1,
+    FRONT_MEMORY = 2,
+    FRONT_ENERGY = 4,
+    FRONT_COST = 8,
+    FRONT_CARBON = 16,
+    FRONT_MEASURED = FRONT_TIME | FRONT_MEMORY | FRONT_ENERGY
+};
 
 struct front_request {
     /* Its weights are not read; its cap is where the sweep begins, gap target and time limit are
      * those of each search. */
     struct planner_request search;
-    unsigned axes; /* two or three of enum front_axis */
-    /* About so many steps of memory from the most to the least that plans need, and no hull finer
-     * than as many; 0: every point. */
+    unsigned axes; /* two or three of FRONT_MEASURED */
+    /* About so many steps of memory, and of energy, from the most to the least that plans need, and
+     * no hull finer than as many; 0: every point. */
     int points_most;
 };
 
@@ -34,7 +47,7 @@ struct front_point {
      * plans of at most plan.memory_cap_bytes. */
     struct plan plan;
     double time_s;
-    double memory_bytes; /* at the 95th percentile */
+    double memory_bytes; /* at the percentile at which the cap is held */
     double energy_j;     /* NAN: absent, which it is not where energy is an axis */
 };
 
@@ -42,7 +55,7 @@ struct front_point {
 struct front {
     struct front_point *points; /* [count], none dominated, by rising time; owned */
     size_t count, capacity;
-    bool is_hull;      /* time and energy both: see above */
+    bool is_hull;      /* time and energy both, and more than one stage: see above */
     bool is_thinned;   /* points may have been passed over for points_most */
     bool is_stopped;   /* by the user: the rest was not searched */
     double step_bytes; /* thinned: memory of swept points differs by about this at least */

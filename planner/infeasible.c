@@ -29,8 +29,9 @@ static enum status lean_plan(struct lean_search *search, const struct shape *sha
     enum status status = STATUS_OK;
     if (part_is_consistent(plan)) {
         status = predict_plan(request->profile, plan, &prediction, err);
-        double bytes =
-            status == STATUS_OK ? memory_quantile_bytes(prediction.memory_bytes) : INFINITY;
+        double bytes = status == STATUS_OK
+                           ? memory_held_bytes(prediction.memory_bytes, request->risk)
+                           : INFINITY;
         search->bytes = fmin(search->bytes, bytes);
         search->fits |=
             request->memory_cap_bytes == 0 || bytes <= (double)request->memory_cap_bytes;
@@ -52,7 +53,8 @@ static enum status lean_work(struct lean_search *search, const struct shape *sha
     uint64_t bytes;
     TRY(assignment_alloc(&assignment, work->problem.layer_count, err));
     enum status status = problem_leanest(&work->problem, &bytes, &assignment, err);
-    double least = (double)bytes + memory_quantile_bytes(work->process_bytes);
+    double least =
+        (double)bytes + memory_held_bytes(work->process_bytes, search->space->request->risk);
     if (status == STATUS_OK && bytes < UINT64_MAX && least < search->bytes) {
         status = part_plan(work, &assignment, &plan, err);
         if (status == STATUS_OK) {
@@ -122,35 +124,24 @@ static bool drop_flag(bool *fixed)
     return was_set;
 }
 
-static bool drop_by_kind(bool fixed[LAYER_KIND_COUNT])
-{
-    bool was_set = false;
-    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++)
-        was_set |= drop_flag(&fixed[kind]);
-    return was_set;
-}
-
 static bool drop_recompute(struct pins *pins)
 {
-    return drop_by_kind(pins->recompute_fixed);
+    return pins_drop_mode(pins, PIN_RECOMPUTE);
 }
 
 static bool drop_zero(struct pins *pins)
 {
-    return drop_by_kind(pins->zero_fixed);
+    return pins_drop_mode(pins, PIN_ZERO);
 }
 
 static bool drop_sequence_parallel(struct pins *pins)
 {
-    return drop_by_kind(pins->sequence_parallel_fixed);
+    return pins_drop_mode(pins, PIN_SEQUENCE_PARALLEL);
 }
 
 static bool drop_tensor_parallel(struct pins *pins)
 {
-    bool was_set = false;
-    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++)
-        was_set |= drop_degree(&pins->tensor_parallel[kind]);
-    return was_set;
+    return pins_drop_mode(pins, PIN_TENSOR_PARALLEL);
 }
 
 static bool drop_micro_batch(struct pins *pins)
@@ -165,7 +156,7 @@ static bool drop_micro_batches(struct pins *pins)
 
 static bool drop_precision(struct pins *pins)
 {
-    return drop_by_kind(pins->precision_fixed);
+    return pins_drop_mode(pins, PIN_PRECISION);
 }
 
 static bool drop_schedule(struct pins *pins)
@@ -307,6 +298,10 @@ static int64_t pinned_ranks(const struct pins *pins)
     for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
         if (pins->tensor_parallel[kind] > widest)
             widest = pins->tensor_parallel[kind];
+    }
+    for (size_t i = 0; i < pins->range_count; i++) {
+        if (pins->ranges[i].mode == PIN_TENSOR_PARALLEL && pins->ranges[i].value > widest)
+            widest = pins->ranges[i].value;
     }
     int64_t replicas = pins->data_parallel > 0 ? pins->data_parallel : 1;
     return replicas * widest * (pins->pipeline > 0 ? pins->pipeline : 1);
@@ -465,4 +460,15 @@ enum status explain_infeasible(const struct space *space, struct infeasibility *
                             "exclude each other, or no layer may be shared by as many ranks",
                             out, err);
     return explain_memory(space, leanest.bytes, out, err);
+}
+
+enum status explain_energy(const struct planner_request *request, struct infeasibility *out,
+                           struct error *err)
+{
+    char cap[UNIT_TEXT_BYTES];
+    *out = (struct infeasibility){.relaxation = "raise the energy cap"};
+    (void)snprintf(out->constraint, sizeof(out->constraint), "energy: no plan takes at most %s",
+                   format_joules(request->energy_cap_j, cap));
+    return error_set(err, STATUS_INFEASIBLE, "no feasible plan: %s; %s", out->constraint,
+                     out->relaxation);
 }

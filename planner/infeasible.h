@@ -11,5 +11,8 @@ enum status space_has_plan(const struct space *space, bool *out, struct error *e
  * when measurements are what is missing. */
 enum status explain_infeasible(const struct space *space, struct infeasibility *out,
                                struct error *err);
+/* The same where plans fit the memory cap but the search found none within the energy cap. */
+enum status explain_energy(const struct planner_request *request, struct infeasibility *out,
+                           struct error *err);
 
 #endif

@@ -8,12 +8,26 @@
 #include "planner/front.h"
 #include "planner/limits.h"
 
-/* Fixed values; 0 (of `recompute` and `sequence_parallel`: below zero) is free. */
+/* Blocks `first` to `last`, both included, that are pinned apart from the others. */
+struct block_pin {
+    int64_t first, last;
+    int recompute;  /* enum recompute; below zero: free */
+    int arithmetic; /* enum arithmetic; likewise */
+};
+
+/* Fixed values; 0 (of what is an int: below zero) is free. */
 struct layout_pins {
     int64_t pipeline, virtual_stages, data, tensor, context, micro_batch;
+    int64_t expert;        /* devices that share the experts */
+    int64_t shard;         /* devices that ZeRO's state is divided over */
     int sequence_parallel; /* 0 or 1 */
     int zero_stage;        /* 0 to 3 */
     int recompute;         /* enum recompute */
+    int schedule;          /* enum schedule */
+    int offload;           /* bits of enum pinned_offload; 0: none of it */
+    /* [block_count], ascending and disjoint; they stand before what holds for all layers. */
+    struct block_pin blocks[2 * RANGE_PINS_MAX];
+    size_t block_count;
 };
 
 /* Everything free. */
@@ -26,8 +40,13 @@ struct layouts_request {
     enum arithmetic arithmetic;
     int64_t global_batch;      /* sequences */
     uint64_t memory_cap_bytes; /* of one device; 0: what the device has */
+    double risk;               /* that a layout's memory exceeds it; 0: MEMORY_RISK */
+    unsigned left_out;         /* layouts that choose this: bits 1 << enum plan_only */
     bool overlaps;             /* the software overlaps communication with compute */
     bool fused;                /* it has fused attention and cross-entropy */
+    /* Memory is an aim: what only saves some counts, too. Otherwise nothing waits on the host that
+     * finds room on the device, which costs no less time and energy. */
+    bool saves_memory;
     struct layout_pins pins;
     struct search_limits limits;
     struct reporter reporter;
@@ -36,6 +55,7 @@ struct layouts_request {
 struct priced_layout {
     struct layout layout;
     double time_s, memory_bytes, energy_j;
+    double price, carbon_g; /* of a step; NAN: the cluster gives none */
 };
 
 struct layout_list {
@@ -44,8 +64,30 @@ struct layout_list {
     uint64_t considered;   /* that pass layout_check and the pins */
     bool is_whole;         /* false: the limits were reached before all were priced */
     struct layout leanest; /* of all that were considered */
-    double leanest_bytes;  /* its memory; INFINITY: none was considered */
+    double leanest_bytes;  /* its memory, with the deviations of the risk; INFINITY: none was
+                              considered */
 };
+
+/* What may come after a layout of the same degrees: bits. */
+enum layout_wish {
+    WISH_QUICKER = 1, /* gpipe, zb-h1, ZeRO's state over part of the replicas: no less memory */
+    /* Offload of activations, of the optimizer, of both: no less time. */
+    WISH_ACTIVATIONS_AWAY = 2,
+    WISH_OPTIMIZER_AWAY = 4,
+    WISH_BOTH_AWAY = 8
+};
+
+/* Called with every layout that passes layout_check and the pins; the layout is gone afterwards. */
+struct layout_visitor {
+    void *user;
+    enum status (*visit)(void *user, const struct layout *layout, struct error *err);
+    /* After a visit: what may be better. A plain layout for which nothing is wished ends all that
+     * its degrees admit. NULL: WISH_QUICKER. */
+    unsigned (*wishes)(void *user);
+};
+/* *is_whole: the limits did not end it early. */
+enum status layouts_each(const struct layouts_request *request,
+                         const struct layout_visitor *visitor, bool *is_whole, struct error *err);
 
 enum status layouts_price(const struct layouts_request *request, struct layout_list *out,
                           struct error *err);
@@ -57,10 +99,17 @@ struct layout_weights {
     bool raw;
 };
 
+/* What T, M and E of weights are multiples of. */
+struct priced_layout layouts_units(const struct layout_list *list, bool raw);
+double layout_objective(const struct layout_weights *weights, const struct priced_layout *units,
+                        const struct priced_layout *row);
+
 /* Sorts the rows by their weighted objective, best first; of equals the one of less memory stands
  * first. objectives [list->count] receives the values in that order (NULL allowed). */
 enum status layouts_rank(struct layout_list *list, const struct layout_weights *weights,
                          double *objectives, struct error *err);
+
+double priced_layout_value(const struct priced_layout *row, enum front_axis axis);
 
 /* Keep the rows that no other is better than in one of `axes` (of enum front_axis, at least two)
  * without being worse in another, by rising time; of equals the first. All layouts were priced, so

@@ -45,6 +45,8 @@ struct building {
     struct part_problem *out;
     double busy_rate; /* objective a second that all stages are at it */
     double idle_j_s;  /* joules a second of one stage that waits */
+    double busy_w;    /* joules a second that all stages are at it */
+    bool has_budget;  /* of joules */
     size_t strategy_count;
     /* Interleaved: [stages * chunks], owned; by stage first. */
     int64_t *passes_before; /* forward passes before the first backward pass */
@@ -61,11 +63,19 @@ enum { TRAIT_WIDEST = 1, TRAIT_16_BIT = 2 };
 
 /* ---- which strategies ---- */
 
-static bool admits(const struct building *building, enum layer_kind kind, const struct priced *item)
+static bool counts_energy(const struct building *building)
+{
+    return building->rates->per_joule > 0 || building->has_budget;
+}
+
+static bool admits(const struct building *building, const struct layer_group *group,
+                   const struct priced *item)
 {
     const struct part *part = building->part;
     const struct layer_strategy *strategy = &item->strategy;
-    bool is_table = kind == LAYER_EMBEDDING || kind == LAYER_HEAD;
+    bool is_table = group->kind == LAYER_EMBEDDING || group->kind == LAYER_HEAD;
+    if (!prices_admit(building->prices, group, strategy))
+        return false;
     if (part->split_is_fixed && is_table &&
         (strategy->tensor_parallel != part->table_tensor_parallel ||
          strategy->zero_stage != part->table_zero ||
@@ -78,9 +88,18 @@ static bool admits(const struct building *building, enum layer_kind kind, const 
     if (strategy->precision != PRECISION_FP32 &&
         ((part->precision_is_fixed && !part->has_16) ||
          (strategy->precision != building->out->shape->half &&
-          !building->out->space->request->pins.precision_fixed[kind])))
+          !group->pins.precision_fixed[group->kind])))
         return false;
-    return building->rates->per_joule <= 0 || !isnan(item->step_j);
+    return !counts_energy(building) || !isnan(item->step_j);
+}
+
+/* What a layer does not idle, in joules of a step: its own work less what idling would have taken.
+ */
+static double net_step_j(const struct building *building, const struct priced *item)
+{
+    double m = (double)building->prices->mesh.micro_batches;
+    double work_s = m * (item->forward_s + item->backward_s) + item->reduce_s + item->update_s;
+    return item->step_j - building->idle_j_s * work_s;
 }
 
 /* In the terms of planner/problem.h, at a place where the warm-up does `passes` forward passes and
@@ -95,7 +114,6 @@ static struct strategy make_strategy(const struct building *building, const stru
     const struct prices *prices = building->prices;
     double m = (double)prices->mesh.micro_batches;
     double both_s = item->forward_s + item->backward_s;
-    double work_s = m * both_s + item->reduce_s + item->update_s;
     struct strategy out = {
         .cost = building->busy_rate * (place ? item->forward_s : both_s),
         .tau = both_s,
@@ -112,7 +130,15 @@ static struct strategy make_strategy(const struct building *building, const stru
     if (prices->mesh.pipeline == 1 || place)
         out.send_cost = 0;
     if (building->rates->per_joule > 0)
-        out.cost += building->rates->per_joule * (item->step_j - building->idle_j_s * work_s);
+        out.cost += building->rates->per_joule * net_step_j(building, item);
+    if (building->has_budget) {
+        out.spend =
+            building->busy_w * (place ? item->forward_s : both_s) + net_step_j(building, item);
+        out.first_spend = building->busy_w * item->reduce_s;
+        out.send_spend = prices->mesh.pipeline == 1 || place
+                             ? 0
+                             : building->busy_w * prices->send_s[item->spread];
+    }
     if (!building->out->bytes_matter)
         return out;
     out.static_bytes = item->static_bytes;
@@ -130,7 +156,8 @@ static bool dominates(unsigned needs, const struct strategy *a, const struct str
 {
     return a->group == b->group && (needs & b->traits & ~a->traits) == 0 && a->cost <= b->cost &&
            a->tau <= b->tau && a->tau - a->head <= b->tau - b->head && a->gamma <= b->gamma &&
-           a->first_cost <= b->first_cost && a->send_cost <= b->send_cost &&
+           a->first_cost <= b->first_cost && a->send_cost <= b->send_cost && a->spend <= b->spend &&
+           a->first_spend <= b->first_spend && a->send_spend <= b->send_spend &&
            a->static_bytes <= b->static_bytes && a->inflight_bytes <= b->inflight_bytes &&
            a->scratch_bytes <= b->scratch_bytes;
 }
@@ -158,14 +185,14 @@ static size_t keep_undominated(struct part_problem *out, size_t first, size_t co
 }
 
 /* False: no strategy is left. */
-static bool fill_class(struct building *building, size_t class, enum layer_kind kind,
+static bool fill_class(struct building *building, size_t class, const struct layer_group *group,
                        const struct place *place)
 {
-    const struct priced_kind *of = &building->prices->kinds[kind];
+    const struct priced_kind *of = &building->prices->kinds[group->kind];
     struct part_problem *out = building->out;
     size_t first = building->strategy_count, count = 0;
     for (size_t i = 0; i < of->count; i++) {
-        if (!admits(building, kind, &of->items[i]))
+        if (!admits(building, group, &of->items[i]))
             continue;
         const struct strategy strategy = make_strategy(building, &of->items[i], place);
         count = keep_undominated(out, first, count, &strategy, &of->items[i]);
@@ -178,16 +205,16 @@ static bool fill_class(struct building *building, size_t class, enum layer_kind 
 
 /* ---- free boundaries ---- */
 
-static bool fill_kinds(struct building *building)
+static bool fill_groups(struct building *building)
 {
     struct part_problem *out = building->out;
-    const struct model *model = building->out->space->request->model;
+    const struct layer_groups *groups = &out->space->groups;
     const struct mesh *mesh = &building->prices->mesh;
     const struct schedule_shape schedule = {out->shape->schedule, mesh->pipeline, 1,
                                             mesh->micro_batches};
     for (size_t l = 0; l < out->problem.layer_count; l++) {
         out->layers[l] = l;
-        out->layer_class[l] = (size_t)model_layer(model, l).kind;
+        out->layer_class[l] = groups->of_layer[l];
     }
     for (int stage = 0; stage < mesh->pipeline; stage++) {
         int64_t passes = schedule_in_flight(&schedule, stage, 0);
@@ -195,9 +222,9 @@ static bool fill_kinds(struct building *building)
         if (schedule.kind == SCHEDULE_1F1B && schedule.micro_batches > 1)
             out->rules[stage].warm_up = (double)(passes - 1) / (double)(schedule.micro_batches - 1);
     }
-    out->problem.class_count = LAYER_KIND_COUNT;
-    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
-        if (!fill_class(building, (size_t)kind, (enum layer_kind)kind, NULL))
+    out->problem.class_count = groups->count;
+    for (size_t i = 0; i < groups->count; i++) {
+        if (!fill_class(building, i, &groups->items[i], NULL))
             return false;
     }
     return true;
@@ -252,20 +279,20 @@ static void order_layers(struct building *building)
     }
 }
 
-/* A class for each kind in each virtual stage, and one more for what its first layer is. */
+/* A class for each group in each virtual stage, and one more for what its first layer is. */
 static bool fill_places(struct building *building)
 {
     struct part_problem *out = building->out;
-    const struct model *model = out->space->request->model;
+    const struct layer_groups *groups = &out->space->groups;
     const struct schedule_shape schedule = interleaved_shape(building);
     size_t begin = 0;
     for (size_t at = 0; at < out->problem.layer_count; at++) {
         int virtual_stage = out->virtual_stages[at];
-        enum layer_kind kind = model_layer(model, out->layers[at]).kind;
+        size_t group = groups->of_layer[out->layers[at]];
         bool is_first = at == 0 || out->virtual_stages[at - 1] != virtual_stage;
         begin = is_first ? at : begin;
         size_t like = begin + 1;
-        while (like < at && model_layer(model, out->layers[like]).kind != kind)
+        while (like < at && groups->of_layer[out->layers[like]] != group)
             like++;
         if (!is_first && like < at) {
             out->layer_class[at] = out->layer_class[like];
@@ -279,7 +306,7 @@ static bool fill_places(struct building *building)
         size_t class = out->problem.class_count++;
         out->layer_class[at] = class;
         out->classes[class].follows_nothing = is_first;
-        if (!fill_class(building, class, kind, &place))
+        if (!fill_class(building, class, &groups->items[group], &place))
             return false;
     }
     return true;
@@ -291,13 +318,14 @@ static double least_backward_s(const struct building *building, int virtual_stag
     const struct part_problem *out = building->out;
     double sum_s = 0;
     for (size_t at = 0; at < out->problem.layer_count; at++) {
-        enum layer_kind kind = model_layer(out->space->request->model, out->layers[at]).kind;
-        const struct priced_kind *of = &building->prices->kinds[kind];
+        const struct layer_groups *groups = &out->space->groups;
+        const struct layer_group *group = &groups->items[groups->of_layer[out->layers[at]]];
+        const struct priced_kind *of = &building->prices->kinds[group->kind];
         double least_s = INFINITY;
         if (out->virtual_stages[at] != virtual_stage)
             continue;
         for (size_t i = 0; i < of->count; i++) {
-            if (admits(building, kind, &of->items[i]))
+            if (admits(building, group, &of->items[i]))
                 least_s = fmin(least_s, of->items[i].backward_s);
         }
         sum_s += least_s;
@@ -344,6 +372,9 @@ static void fill_transitions(struct building *building)
         if (building->rates->per_joule > 0)
             to->cost +=
                 building->rates->per_joule * (change->step_j - building->idle_j_s * m * both_s);
+        if (building->has_budget)
+            to->spend = building->busy_w * (building->passes_before ? change->forward_s : both_s) +
+                        change->step_j - building->idle_j_s * m * both_s;
     }
     out->problem.transitions = out->transitions;
     out->problem.group_count = count;
@@ -368,7 +399,7 @@ static uint64_t layout_cap_bytes(const struct space *space, struct quantity proc
     uint64_t cap_bytes = space->request->memory_cap_bytes;
     if (cap_bytes == 0)
         return PROBLEM_NO_CAP;
-    double left = (double)cap_bytes - memory_quantile_bytes(process_bytes);
+    double left = (double)cap_bytes - memory_held_bytes(process_bytes, space->request->risk);
     return left > 0 ? (uint64_t)left : 0;
 }
 
@@ -379,13 +410,15 @@ static struct quantity lesser(struct quantity a, struct quantity b)
 }
 
 /* Of plans with 16-bit layers; with both precisions, which pins can force, the lesser. */
-static struct quantity process_16(const struct prices *prices, const struct shape *shape,
-                                  const struct pins *pins)
+static struct quantity process_16(const struct space *space, const struct shape *shape)
 {
+    const struct prices *prices = &space->prices[shape->prices];
     struct quantity out = prices->process_bytes[shape->half];
-    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
-        if (pins->precision_fixed[kind] && pins->precision[kind] != PRECISION_FP32)
-            out = lesser(out, prices->process_bytes[pins->precision[kind]]);
+    for (size_t i = 0; i < space->groups.count; i++) {
+        const struct layer_group *group = &space->groups.items[i];
+        enum precision pinned = group->pins.precision[group->kind];
+        if (group->pins.precision_fixed[group->kind] && pinned != PRECISION_FP32)
+            out = lesser(out, prices->process_bytes[pinned]);
     }
     return out;
 }
@@ -395,8 +428,7 @@ static struct quantity charged_process(const struct building *building)
 {
     const struct part *part = building->part;
     const struct prices *prices = building->prices;
-    struct quantity with_16 =
-        process_16(prices, building->out->shape, &building->out->space->request->pins);
+    struct quantity with_16 = process_16(building->out->space, building->out->shape);
     if (part->precision_is_fixed)
         return part->has_16 ? with_16 : prices->process_bytes[PRECISION_FP32];
     return lesser(with_16, prices->process_bytes[PRECISION_FP32]);
@@ -420,13 +452,14 @@ static enum status alloc_problem(struct building *building, struct error *err)
     size_t layers = out->problem.layer_count, strategies = 0, most = 0;
     size_t spreads = building->prices->spread_count;
     bool is_cut = out->shape->schedule == SCHEDULE_INTERLEAVED;
-    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
-        strategies += building->prices->kinds[kind].count;
-        if (building->prices->kinds[kind].count > most)
-            most = building->prices->kinds[kind].count;
+    const struct layer_groups *groups = &out->space->groups;
+    for (size_t i = 0; i < groups->count; i++) {
+        size_t count = building->prices->kinds[groups->items[i].kind].count;
+        strategies += count;
+        most = count > most ? count : most;
     }
-    /* A virtual stage has at most one class a kind and one of its first layer. */
-    size_t classes = is_cut ? layers : LAYER_KIND_COUNT;
+    /* A virtual stage has at most one class a group and one of its first layer. */
+    size_t classes = is_cut ? layers : groups->count;
     if (is_cut)
         strategies = classes * most;
     out->layers = calloc(layers, sizeof(*out->layers));
@@ -460,7 +493,7 @@ static enum status build(struct building *building, bool *is_empty, struct error
         TRY(count_passes(building, err));
         order_layers(building);
     }
-    *is_empty = !(is_cut ? fill_places(building) : fill_kinds(building));
+    *is_empty = !(is_cut ? fill_places(building) : fill_groups(building));
     if (*is_empty)
         return STATUS_OK;
     if (prices->mesh.tensor_parallel > 1)
@@ -472,8 +505,16 @@ static enum status build(struct building *building, bool *is_empty, struct error
                           rates->per_byte * out->process_bytes.value +
                           (rates->per_joule > 0 ? rates->per_joule * prices->other_j : 0) +
                           (is_cut ? building->busy_rate * interleaved_fixed_s(building) : 0);
-    problem->fixed_bytes = out->bytes_matter ? charged_bytes(building) : 0;
-    problem->cap_bytes = layout_cap_bytes(out->space, out->process_bytes);
+    if (building->has_budget) {
+        problem->spend_tau = building->busy_w * (is_cut ? m : m - 1);
+        problem->spend_gamma = building->busy_w;
+        problem->spend_cap = out->space->request->energy_cap_j - prices->other_j -
+                             (is_cut ? building->busy_w * interleaved_fixed_s(building) : 0);
+    }
+    for (size_t p = 0; p < problem->stages; p++) {
+        out->rules[p].fixed_bytes = out->bytes_matter ? charged_bytes(building) : 0;
+        out->rules[p].cap_bytes = layout_cap_bytes(out->space, out->process_bytes);
+    }
     return STATUS_OK;
 }
 
@@ -482,14 +523,20 @@ enum status part_open(struct part_problem *out, const struct space *space,
                       const struct objective_rates *rates, bool *is_empty, struct error *err)
 {
     const struct prices *prices = &space->prices[shape->prices];
-    bool is_pipeline = prices->mesh.pipeline > 1, has_energy = rates->per_joule > 0;
+    bool has_budget = space->request->energy_cap_j > 0;
+    bool is_pipeline = prices->mesh.pipeline > 1, has_energy = rates->per_joule > 0 || has_budget;
     *out = (struct part_problem){.space = space, .shape = shape};
     *is_empty = has_energy && (isnan(prices->other_j) || (is_pipeline && isnan(prices->idle_w)));
     if (*is_empty)
         return STATUS_OK;
-    struct building building = {
-        .part = part, .prices = prices, .rates = rates, .out = out, .busy_rate = rates->per_second};
+    struct building building = {.part = part,
+                                .prices = prices,
+                                .rates = rates,
+                                .out = out,
+                                .busy_rate = rates->per_second,
+                                .has_budget = has_budget};
     if (has_energy && is_pipeline) {
+        building.busy_w = prices->idle_w;
         building.busy_rate += rates->per_joule * prices->idle_w;
         building.idle_j_s = prices->idle_w / prices->mesh.pipeline;
     }
@@ -497,6 +544,8 @@ enum status part_open(struct part_problem *out, const struct space *space,
     out->process_bytes = charged_process(&building);
     out->problem.layer_count = model_layer_count(space->request->model);
     out->problem.stages = (size_t)prices->mesh.pipeline;
+    out->problem.places = 1;
+    out->problem.spend_cap = INFINITY;
     out->problem.needs = needed_traits(&building);
     enum status status = build(&building, is_empty, err);
     free(building.passes_before);
@@ -629,7 +678,7 @@ size_t part_split(const struct space *space, const struct shape *shape, const st
                   const struct plan *plan, struct part children[PART_CHILDREN_MAX])
 {
     const struct prices *prices = &space->prices[shape->prices];
-    const struct quantity half = process_16(prices, shape, &space->request->pins);
+    const struct quantity half = process_16(space, shape);
     const struct quantity whole = prices->process_bytes[PRECISION_FP32];
     if (!part_is_consistent(plan) || (!part->split_is_fixed && plan->model.tied_head &&
                                       plan->pipeline == 1 && plan->layers[0].tensor_parallel > 1))

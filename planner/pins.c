@@ -1,5 +1,6 @@
-#include "ir/names.h"
-#include "planner/planner.h"
+#include "planner/pins.h"
+#include "ir/cluster.h"
+#include "ir/plan.h"
 #include <errno.h>
 #include <limits.h>
 #include <stddef.h>
@@ -8,22 +9,24 @@
 
 enum { WORD_BYTES = 64, COUNT_MAX = 1 << 16, BATCH_MAX = 1 << 30 };
 
-/* One "key[:kind]=value". */
+/* One "key[:kind][:blocks]=value". */
 struct pin {
-    char key[WORD_BYTES], kind[WORD_BYTES], value[WORD_BYTES];
+    char key[WORD_BYTES], kind[WORD_BYTES], blocks[WORD_BYTES], value[WORD_BYTES];
 };
 
 static const char expected[] =
     "expected pp=N, dp=N, v=N, schedule=gpipe|1f1b|interleaved, micro-batch=N, micro-batches=N, "
     "threads=N, tp[:KIND]=N, sp[:KIND]=on|off, zero[:KIND]=0|1|2|3, "
     "recompute[:KIND]=none|selective|full or precision[:KIND]=fp32|bf16|fp16, separated by commas; "
-    "KIND is one of embedding, attention, mlp, head";
+    "KIND is one of embedding, attention, mlp, head; of blocks A to B alone: recompute:A-B=full, "
+    "zero:mlp:A-B=1; with --cluster also cp=N, ep=N, shard=N, "
+    "offload=none|activations|optimizer|both, schedule=zb-h1 and arithmetic:A-B=fp8";
 
 static enum status refuse(const struct pin *pin, const char *why, struct error *err)
 {
-    return error_set(err, STATUS_USAGE, "pin '%s%s%s%s%s': %s; %s", pin->key,
-                     pin->kind[0] ? ":" : "", pin->kind, pin->value[0] ? "=" : "", pin->value, why,
-                     expected);
+    return error_set(err, STATUS_USAGE, "pin '%s%s%s%s%s%s%s': %s; %s", pin->key,
+                     pin->kind[0] ? ":" : "", pin->kind, pin->blocks[0] ? ":" : "", pin->blocks,
+                     pin->value[0] ? "=" : "", pin->value, why, expected);
 }
 
 /* Copy up to one of `ends` or the end; false when it does not fit. */
@@ -38,16 +41,35 @@ static bool take_word(const char **at, const char *ends, char word[WORD_BYTES])
     return fits;
 }
 
+static bool begins_blocks(const char *at)
+{
+    return *at >= '0' && *at <= '9';
+}
+
+/* ":KIND", ":BLOCKS" or ":KIND:BLOCKS". */
+static enum status take_where(const char **at, struct pin *out, struct error *err)
+{
+    bool fits = true;
+    if (**at == ':' && !begins_blocks(*at + 1)) {
+        (*at)++;
+        fits = take_word(at, ":=,", out->kind);
+        if (out->kind[0] == '\0')
+            return refuse(out, "nothing between ':' and '='", err);
+    }
+    if (**at == ':') {
+        (*at)++;
+        fits = take_word(at, ":=,", out->blocks) && fits;
+        if (!begins_blocks(out->blocks) || **at == ':')
+            return refuse(out, "only blocks, such as 3-5, may follow a kind", err);
+    }
+    return fits ? STATUS_OK : refuse(out, "a word is too long", err);
+}
+
 static enum status take_pin(const char **at, struct pin *out, struct error *err)
 {
     *out = (struct pin){.key = ""};
     bool fits = take_word(at, ":=,", out->key);
-    if (**at == ':') {
-        (*at)++;
-        fits = take_word(at, "=,", out->kind) && fits;
-        if (out->kind[0] == '\0')
-            return refuse(out, "nothing between ':' and '='", err);
-    }
+    TRY(take_where(at, out, err));
     if (**at == '=') {
         (*at)++;
         fits = take_word(at, ",", out->value) && fits;
@@ -85,6 +107,9 @@ static const struct number_row {
     {"dp", offsetof(struct pins, data_parallel), false, INT_MAX},
     {"v", offsetof(struct pins, virtual_stages), false, COUNT_MAX},
     {"threads", offsetof(struct pins, threads), false, INT_MAX},
+    {"cp", offsetof(struct pins, context), false, COUNT_MAX},
+    {"ep", offsetof(struct pins, expert), false, COUNT_MAX},
+    {"shard", offsetof(struct pins, shard), false, INT_MAX},
 };
 
 static enum status set_number(struct pins *out, const struct number_row *row, const struct pin *pin,
@@ -111,6 +136,19 @@ static enum status set_schedule(struct pins *out, const struct pin *pin, struct 
     if (!schedule_parse(pin->value, &out->schedule))
         return refuse(pin, "unknown schedule", err);
     out->schedule_fixed = true;
+    return STATUS_OK;
+}
+
+static const char *const offloads[] = {"none", "activations", "optimizer", "both"};
+const struct name_list offload_names = {offloads, sizeof(offloads) / sizeof(*offloads)};
+
+static enum status set_offload(struct pins *out, const struct pin *pin, struct error *err)
+{
+    if (out->offload_fixed)
+        return refuse(pin, "given twice", err);
+    if (!name_parse(&offload_names, pin->value, &out->offload))
+        return refuse(pin, "neither none, activations, optimizer nor both", err);
+    out->offload_fixed = true;
     return STATUS_OK;
 }
 
@@ -163,30 +201,39 @@ static const struct mode_row {
     const struct name_list *names; /* NULL: whole numbers from `least` to `most` */
     int least, most;
     const char *refusal;
-    void (*set)(struct pins *out, int kind, int value);
-    bool (*admits)(enum layer_kind kind, int value); /* NULL: every kind admits all */
-} mode_rows[] = {
-    {.key = "tp",
-     .least = 1,
-     .most = COUNT_MAX,
-     .refusal = "not a whole number of at least 1, or too large",
-     .set = set_tensor_parallel},
-    {.key = "sp",
-     .names = &switch_names,
-     .refusal = "neither on nor off",
-     .set = set_sequence_parallel},
-    {.key = "zero", .least = 0, .most = 3, .refusal = "not a ZeRO stage", .set = set_zero},
-    {.key = "recompute",
-     .names = &recompute_names,
-     .refusal = "unknown recompute mode",
-     .set = set_recompute,
-     .admits = admits_recompute},
-    {.key = "precision",
-     .names = &precision_names,
-     .refusal = "unknown precision",
-     .set = set_precision,
-     .admits = admits_precision},
+    void (*set)(struct pins *out, int kind, int value); /* NULL: of blocks only */
+    bool (*admits)(enum layer_kind kind, int value);    /* NULL: every kind admits all */
+} mode_rows[PIN_MODE_COUNT] = {
+    [PIN_TENSOR_PARALLEL] = {.key = "tp",
+                             .least = 1,
+                             .most = COUNT_MAX,
+                             .refusal = "not a whole number of at least 1, or too large",
+                             .set = set_tensor_parallel},
+    [PIN_SEQUENCE_PARALLEL] = {.key = "sp",
+                               .names = &switch_names,
+                               .refusal = "neither on nor off",
+                               .set = set_sequence_parallel},
+    [PIN_ZERO] =
+        {.key = "zero", .least = 0, .most = 3, .refusal = "not a ZeRO stage", .set = set_zero},
+    [PIN_RECOMPUTE] = {.key = "recompute",
+                       .names = &recompute_names,
+                       .refusal = "unknown recompute mode",
+                       .set = set_recompute,
+                       .admits = admits_recompute},
+    [PIN_PRECISION] = {.key = "precision",
+                       .names = &precision_names,
+                       .refusal = "unknown precision",
+                       .set = set_precision,
+                       .admits = admits_precision},
+    [PIN_ARITHMETIC] = {.key = "arithmetic",
+                        .names = &arithmetic_names,
+                        .refusal = "neither fp32, tf32, bf16, fp16 nor fp8"},
 };
+
+const char *pin_mode_name(enum pin_mode mode)
+{
+    return mode_rows[mode].key;
+}
 
 static bool mode_parse(const struct mode_row *row, const char *text, int *out)
 {
@@ -204,10 +251,53 @@ static bool mode_parse(const struct mode_row *row, const char *text, int *out)
     return true;
 }
 
-/* For one kind, or for all when no kind is named. */
-static enum status set_mode(struct pins *out, const struct mode_row *row, const struct pin *pin,
+/* ---- pins of a range of blocks ---- */
+
+static bool blocks_parse(const char *text, struct range_pin *out)
+{
+    char first[WORD_BYTES];
+    const char *at = text;
+    long long from, to;
+    take_word(&at, "-", first);
+    if (!parse_whole(first, 0, COUNT_MAX, &from))
+        return false;
+    to = from;
+    if (*at == '-' && !parse_whole(at + 1, from, COUNT_MAX, &to))
+        return false;
+    out->first = from;
+    out->last = to;
+    return true;
+}
+
+static bool overlap(const struct range_pin *a, const struct range_pin *b)
+{
+    return a->mode == b->mode && a->kind == b->kind && a->first <= b->last && b->first <= a->last;
+}
+
+static enum status set_range(struct pins *out, const struct range_pin *given, const struct pin *pin,
+                             struct error *err)
+{
+    struct range_pin range = *given;
+    if (range.kind == LAYER_EMBEDDING || range.kind == LAYER_HEAD)
+        return refuse(pin, "embedding and head are in no block", err);
+    if (!blocks_parse(pin->blocks, &range))
+        return refuse(pin, "blocks are a number or FIRST-LAST, counted from 0", err);
+    if (out->range_count == RANGE_PINS_MAX)
+        return refuse(pin, "more than 32 pins of blocks", err);
+    for (size_t i = 0; i < out->range_count; i++)
+        if (overlap(&out->ranges[i], &range))
+            return refuse(pin, "one of these blocks is pinned twice", err);
+    out->ranges[out->range_count++] = range;
+    return STATUS_OK;
+}
+
+/* ---- the text ---- */
+
+/* For one kind, or for all when no kind is named; of all their layers or of some blocks. */
+static enum status set_mode(struct pins *out, enum pin_mode mode, const struct pin *pin,
                             struct error *err)
 {
+    const struct mode_row *row = &mode_rows[mode];
     enum layer_kind only = LAYER_KIND_COUNT;
     int value;
     if (pin->kind[0] != '\0' && !layer_kind_parse(pin->kind, &only))
@@ -216,6 +306,12 @@ static enum status set_mode(struct pins *out, const struct mode_row *row, const 
         return refuse(pin, row->refusal, err);
     if (only != LAYER_KIND_COUNT && row->admits != NULL && !row->admits(only, value))
         return refuse(pin, "this kind of layer cannot do that", err);
+    if (pin->blocks[0] != '\0') {
+        const struct range_pin range = {.mode = mode, .kind = only, .value = value};
+        return set_range(out, &range, pin, err);
+    }
+    if (row->set == NULL)
+        return refuse(pin, "of all layers say it with --arithmetic", err);
     for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
         if (only == LAYER_KIND_COUNT || only == (enum layer_kind)kind)
             row->set(out, kind, value);
@@ -223,22 +319,25 @@ static enum status set_mode(struct pins *out, const struct mode_row *row, const 
     return STATUS_OK;
 }
 
-/* ---- the text ---- */
-
 static enum status set_pin(struct pins *out, const struct pin *pin, struct error *err)
 {
-    for (size_t i = 0; i < sizeof(mode_rows) / sizeof(*mode_rows); i++) {
-        if (strcmp(pin->key, mode_rows[i].key) == 0)
-            return set_mode(out, &mode_rows[i], pin, err);
+    for (int mode = 0; mode < PIN_MODE_COUNT; mode++) {
+        if (strcmp(pin->key, mode_rows[mode].key) == 0)
+            return set_mode(out, (enum pin_mode)mode, pin, err);
     }
-    if (pin->kind[0] != '\0')
-        return refuse(pin, "only tp, sp, zero, recompute and precision are by kind of layer", err);
+    if (pin->kind[0] != '\0' || pin->blocks[0] != '\0')
+        return refuse(pin,
+                      "only tp, sp, zero, recompute, precision and arithmetic are by kind of layer "
+                      "or by blocks",
+                      err);
     for (size_t i = 0; i < sizeof(number_rows) / sizeof(*number_rows); i++) {
         if (strcmp(pin->key, number_rows[i].key) == 0)
             return set_number(out, &number_rows[i], pin, err);
     }
     if (strcmp(pin->key, "schedule") == 0)
         return set_schedule(out, pin, err);
+    if (strcmp(pin->key, "offload") == 0)
+        return set_offload(out, pin, err);
     return refuse(pin, "unknown key", err);
 }
 
@@ -287,5 +386,109 @@ enum status pins_parse(struct pins *out, const char *text, struct error *err)
     TRY(parse_pass(&pins, text, true, err));
     TRY(check_together(&pins, err));
     *out = pins;
+    return STATUS_OK;
+}
+
+/* ---- what holds for a layer ---- */
+
+struct pins pins_of_layer(const struct pins *pins, enum layer_kind kind, int64_t block)
+{
+    struct pins out = *pins;
+    out.range_count = 0;
+    for (int of_one_kind = 0; of_one_kind <= 1; of_one_kind++) {
+        for (size_t i = 0; i < pins->range_count; i++) {
+            const struct range_pin *range = &pins->ranges[i];
+            bool is_for_kind = of_one_kind ? range->kind == kind : range->kind == LAYER_KIND_COUNT;
+            if (is_for_kind && block >= range->first && block <= range->last &&
+                mode_rows[range->mode].set != NULL)
+                mode_rows[range->mode].set(&out, (int)kind, range->value);
+        }
+    }
+    return out;
+}
+
+bool pins_are_alike(const struct pins *a, const struct pins *b, enum layer_kind kind)
+{
+    return a->tensor_parallel[kind] == b->tensor_parallel[kind] &&
+           a->sequence_parallel_fixed[kind] == b->sequence_parallel_fixed[kind] &&
+           a->sequence_parallel[kind] == b->sequence_parallel[kind] &&
+           a->zero_fixed[kind] == b->zero_fixed[kind] &&
+           a->zero_stage[kind] == b->zero_stage[kind] &&
+           a->recompute_fixed[kind] == b->recompute_fixed[kind] &&
+           a->recompute[kind] == b->recompute[kind] &&
+           a->precision_fixed[kind] == b->precision_fixed[kind] &&
+           a->precision[kind] == b->precision[kind];
+}
+
+static bool *fixed_of(struct pins *pins, enum pin_mode mode, int kind)
+{
+    switch (mode) {
+    case PIN_SEQUENCE_PARALLEL:
+        return &pins->sequence_parallel_fixed[kind];
+    case PIN_ZERO:
+        return &pins->zero_fixed[kind];
+    case PIN_RECOMPUTE:
+        return &pins->recompute_fixed[kind];
+    case PIN_PRECISION:
+        return &pins->precision_fixed[kind];
+    default:
+        return NULL;
+    }
+}
+
+bool pins_drop_mode(struct pins *pins, enum pin_mode mode)
+{
+    bool was_set = false;
+    size_t kept = 0;
+    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
+        bool *fixed = fixed_of(pins, mode, kind);
+        if (fixed != NULL) {
+            was_set |= *fixed;
+            *fixed = false;
+        } else if (mode == PIN_TENSOR_PARALLEL) {
+            was_set |= pins->tensor_parallel[kind] > 0;
+            pins->tensor_parallel[kind] = 0;
+        }
+    }
+    for (size_t i = 0; i < pins->range_count; i++)
+        if (pins->ranges[i].mode != mode)
+            pins->ranges[kept++] = pins->ranges[i];
+    was_set |= kept < pins->range_count;
+    pins->range_count = kept;
+    return was_set;
+}
+
+/* ---- what they are for ---- */
+
+enum status pins_check_model(const struct pins *pins, const struct model *model, struct error *err)
+{
+    for (size_t i = 0; i < pins->range_count; i++) {
+        const struct range_pin *range = &pins->ranges[i];
+        if (range->last >= model->blocks)
+            return error_set(err, STATUS_USAGE, "pin '%s%s%s:%lld-%lld': %s has blocks 0 to %lld",
+                             mode_rows[range->mode].key, range->kind < LAYER_KIND_COUNT ? ":" : "",
+                             range->kind < LAYER_KIND_COUNT ? layer_kind_name(range->kind) : "",
+                             (long long)range->first, (long long)range->last, model->name,
+                             (long long)model->blocks - 1);
+    }
+    return STATUS_OK;
+}
+
+enum status pins_check_measured(const struct pins *pins, struct error *err)
+{
+    const char *key = pins->context > 0     ? "cp"
+                      : pins->expert > 0    ? "ep"
+                      : pins->shard > 0     ? "shard"
+                      : pins->offload_fixed ? "offload"
+                                            : NULL;
+    for (size_t i = 0; i < pins->range_count; i++)
+        key = pins->ranges[i].mode == PIN_ARITHMETIC ? "arithmetic" : key;
+    if (key != NULL)
+        return error_set(err, STATUS_USAGE,
+                         "pin '%s': it goes with --cluster; what a profile measures has none", key);
+    if (pins->schedule_fixed && pins->schedule >= SCHEDULE_RUN_COUNT)
+        return error_set(err, STATUS_USAGE,
+                         "pin 'schedule=%s': it is plan-only and goes with --cluster",
+                         schedule_name(pins->schedule));
     return STATUS_OK;
 }

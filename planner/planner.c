@@ -62,7 +62,7 @@ static enum status rank_shape(const struct outer *outer, struct ranked_shape *ou
                   &is_empty, err));
     if (is_empty)
         return STATUS_OK;
-    enum status status = bounds_init(&bounds, &work.problem, NULL, err);
+    enum status status = bounds_init(&bounds, &work.problem, NULL, INFINITY, err);
     if (status == STATUS_OK) {
         out->bound = bounds_total(&bounds);
         bounds_free(&bounds);
@@ -182,7 +182,7 @@ static enum status solve_memory(const struct problem *problem, double upper_boun
     *out = (struct solution){.bound = INFINITY};
     TRY(assignment_alloc(&out->assignment, problem->layer_count, err));
     enum status status = problem_leanest(problem, &bytes, &out->assignment, err);
-    if (status == STATUS_OK && bytes <= problem->cap_bytes && bytes < UINT64_MAX) {
+    if (status == STATUS_OK && bytes <= problem_most_cap(problem) && bytes < UINT64_MAX) {
         out->value = out->bound = problem_evaluate(problem, &out->assignment, NULL);
         out->found = out->value < upper_bound;
     }
@@ -478,6 +478,8 @@ static enum status find_plan(struct planning *planning, struct planner_result *o
     for (int single = 0; single < SINGLE_COUNT; single++)
         TRY(offer_guess(final, &planning->singles[single].best, err));
     TRY(search_space(final, err));
+    if (!final->best.found && planning->request->energy_cap_j > 0)
+        return explain_energy(planning->request, &out->infeasibility, err);
     if (!final->best.found)
         return error_set(
             err, STATUS_FAILED,

@@ -14,36 +14,8 @@
 #include "base/reporter.h"
 #include "costmodel/profile.h"
 #include "ir/plan.h"
+#include "planner/pins.h"
 #include "planner/shape_pattern.h"
-
-/* What the user fixed; zero or false: free. */
-struct pins {
-    int64_t micro_batch;   /* sequences */
-    int64_t micro_batches; /* accumulated a step */
-    int data_parallel;
-    int pipeline;
-    int virtual_stages;
-    bool schedule_fixed;
-    enum schedule schedule;
-    int threads;
-    /* By kind; a pinned mode that a kind does not admit leaves the kind at its nearest one: none
-     * for recompute, fp32 for precision, off for sequence parallelism of a layer that is not
-     * shared. */
-    int tensor_parallel[LAYER_KIND_COUNT]; /* t of the kind's layers */
-    bool sequence_parallel_fixed[LAYER_KIND_COUNT];
-    bool sequence_parallel[LAYER_KIND_COUNT];
-    bool zero_fixed[LAYER_KIND_COUNT];
-    int zero_stage[LAYER_KIND_COUNT];
-    bool recompute_fixed[LAYER_KIND_COUNT];
-    enum recompute recompute[LAYER_KIND_COUNT];
-    bool precision_fixed[LAYER_KIND_COUNT];
-    enum precision precision[LAYER_KIND_COUNT];
-};
-
-/* "pp=2,schedule=1f1b,tp=2,sp=on,zero=1,zero:mlp=2,micro-batch=4,recompute:attention=selective":
- * what is named for one kind stands before what is named for all. Unknown keys and values are named
- * with what is possible, and so are pins that exclude each other. */
-enum status pins_parse(struct pins *out, const char *text, struct error *err);
 
 struct planner_request {
     const struct model *model;
@@ -51,6 +23,9 @@ struct planner_request {
     int ranks;                 /* at most this many; fewer are used when that is better */
     int64_t global_batch;      /* sequences a step */
     uint64_t memory_cap_bytes; /* of one rank; 0: none */
+    double risk;               /* that memory exceeds the cap; 0: MEMORY_RISK */
+    double energy_cap_j; /* of a step, all ranks, held to PROBLEM_SPEND_SHARE; 0: none. Then time or
+                            energy must have a weight. */
     double weight_time, weight_memory, weight_energy;
     bool raw_weights;
     struct pins pins;

@@ -10,6 +10,7 @@ enum { EXTRAPOLATION_MAX = 4 };
 /* Who asks, and the plan that the strategy asked about is written into. */
 struct pricing {
     const struct planner_request *request;
+    const struct layer_groups *groups;
     struct prices *prices;
     struct plan trial;    /* layers owned */
     struct error missing; /* the first measurement that a strategy lacked; STATUS_OK: none */
@@ -75,6 +76,29 @@ static bool pins_allow_split(const struct pins *pins, enum layer_kind kind,
            (!pins->zero_fixed[kind] || strategy->zero_stage == pins->zero_stage[kind]);
 }
 
+/* ZeRO over one rank is no ZeRO. */
+bool prices_admit(const struct prices *prices, const struct layer_group *group,
+                  const struct layer_strategy *strategy)
+{
+    const struct mesh *mesh = &prices->mesh;
+    int data_ways = mesh->data_parallel * mesh->tensor_parallel / strategy->tensor_parallel;
+    bool has_sense =
+        strategy->zero_stage == 0 || data_ways > 1 || group->pins.zero_fixed[group->kind];
+    return has_sense && pins_allow_split(&group->pins, group->kind, strategy) &&
+           pins_allow_mode(&group->pins, group->kind, strategy);
+}
+
+static bool some_group_admits(const struct pricing *pricing, enum layer_kind kind,
+                              const struct layer_strategy *strategy)
+{
+    for (size_t i = 0; i < pricing->groups->count; i++) {
+        const struct layer_group *group = &pricing->groups->items[i];
+        if (group->kind == kind && prices_admit(pricing->prices, group, strategy))
+            return true;
+    }
+    return false;
+}
+
 /* Where nothing is measured at all the cost model says so better. */
 static bool is_near_measured(const struct pricing *pricing, const struct layer_part *part)
 {
@@ -89,8 +113,7 @@ static bool is_near_measured(const struct pricing *pricing, const struct layer_p
     return largest == 0 || (sequences - 1) / EXTRAPOLATION_MAX < largest;
 }
 
-/* What plan_validate asks of one layer, and nothing that is the same as something simpler: ZeRO
- * over one rank is no ZeRO. */
+/* What plan_validate asks of one layer. */
 static bool split_is_possible(const struct pricing *pricing, enum layer_kind kind,
                               const struct layer_strategy *strategy)
 {
@@ -106,10 +129,7 @@ static bool split_is_possible(const struct pricing *pricing, enum layer_kind kin
     if (strategy->sequence_parallel &&
         (t == 1 || mesh->micro_batch * model->seq_length % mesh->tensor_parallel != 0))
         return false;
-    if (!is_near_measured(pricing, &part))
-        return false;
-    int data_ways = mesh->data_parallel * mesh->tensor_parallel / t;
-    return strategy->zero_stage == 0 || data_ways > 1 || pricing->request->pins.zero_fixed[kind];
+    return is_near_measured(pricing, &part);
 }
 
 /* ---- strategies ---- */
@@ -196,14 +216,13 @@ static enum status price_beside(struct pricing *pricing, enum layer_kind kind,
 static enum status price_modes(struct pricing *pricing, enum layer_kind kind,
                                struct layer_strategy strategy, struct error *err)
 {
-    const struct pins *pins = &pricing->request->pins;
-    if (!pins_allow_split(pins, kind, &strategy) || !split_is_possible(pricing, kind, &strategy))
+    if (!split_is_possible(pricing, kind, &strategy))
         return STATUS_OK;
     for (int recompute = 0; recompute < RECOMPUTE_COUNT; recompute++) {
         for (int precision = 0; precision < PRECISION_COUNT; precision++) {
             strategy.recompute = (enum recompute)recompute;
             strategy.precision = (enum precision)precision;
-            if (pins_allow_mode(pins, kind, &strategy))
+            if (some_group_admits(pricing, kind, &strategy))
                 TRY(price_beside(pricing, kind, &strategy, err));
         }
     }
@@ -226,6 +245,30 @@ static enum status price_kind(struct pricing *pricing, enum layer_kind kind, str
     return STATUS_OK;
 }
 
+static enum status refuse_empty(struct pricing *pricing, const struct layer_group *group,
+                                struct error *err)
+{
+    const struct pins *pins = &pricing->request->pins;
+    if (pricing->missing.status != STATUS_OK) {
+        *err = pricing->missing;
+        return err->status;
+    }
+    if (group->first_block >= 0 && pins->range_count > 0)
+        return error_set(err, STATUS_INVALID, "the pins leave no strategy for the %s of block %lld",
+                         layer_kind_name(group->kind), (long long)group->first_block);
+    return error_set(err, STATUS_INVALID, "the pins leave no strategy for %s layers",
+                     layer_kind_name(group->kind));
+}
+
+static bool has_strategy(const struct prices *prices, const struct layer_group *group)
+{
+    const struct priced_kind *of = &prices->kinds[group->kind];
+    for (size_t i = 0; i < of->count; i++)
+        if (prices_admit(prices, group, &of->items[i].strategy))
+            return true;
+    return false;
+}
+
 static enum status price_kinds(struct pricing *pricing, struct error *err)
 {
     const struct prices *prices = pricing->prices;
@@ -235,15 +278,10 @@ static enum status price_kinds(struct pricing *pricing, struct error *err)
         TRY(price_kind(pricing, (enum layer_kind)kind, err));
         for (size_t i = 0; i < of->count; i++)
             some_is_widest |= of->items[i].strategy.tensor_parallel == prices->mesh.tensor_parallel;
-        if (of->count > 0)
-            continue;
-        if (pricing->missing.status != STATUS_OK) {
-            *err = pricing->missing;
-            return err->status;
-        }
-        return error_set(err, STATUS_INVALID, "the pins leave no strategy for %s layers",
-                         layer_kind_name((enum layer_kind)kind));
     }
+    for (size_t i = 0; i < pricing->groups->count; i++)
+        if (!has_strategy(prices, &pricing->groups->items[i]))
+            return refuse_empty(pricing, &pricing->groups->items[i], err);
     if (some_is_widest)
         return STATUS_OK;
     if (pricing->missing.status != STATUS_OK) {
@@ -388,10 +426,11 @@ static enum status price_all(struct pricing *pricing, struct error *err)
 }
 
 enum status prices_open(struct prices *out, const struct planner_request *request,
-                        const struct mesh *mesh, struct error *err)
+                        const struct layer_groups *groups, const struct mesh *mesh,
+                        struct error *err)
 {
     *out = (struct prices){.mesh = *mesh};
-    struct pricing pricing = {.request = request, .prices = out};
+    struct pricing pricing = {.request = request, .groups = groups, .prices = out};
     prices_plan(request, mesh, &pricing.trial);
     pricing.trial.layer_count = model_layer_count(request->model);
     pricing.trial.layers = calloc(pricing.trial.layer_count, sizeof(*pricing.trial.layers));

@@ -5,6 +5,7 @@
 #define TEMPER_PLANNER_PRICES_H
 
 #include "costmodel/cost.h"
+#include "planner/layer_groups.h"
 #include "planner/planner.h"
 
 struct mesh {
@@ -54,11 +55,16 @@ struct prices {
     uint64_t narrow_stream_bytes, wide_stream_bytes;    /* of one stream: spread 1, any */
 };
 
-/* STATUS_INVALID: a measurement is missing, or the pins leave some kind no strategy that was
- * measured, or none shares a layer over all T ranks. */
+/* STATUS_INVALID: a measurement is missing, or the pins leave some layers no strategy that was
+ * measured, or none shares a layer over all T ranks. `groups` are read only here. */
 enum status prices_open(struct prices *out, const struct planner_request *request,
-                        const struct mesh *mesh, struct error *err);
+                        const struct layer_groups *groups, const struct mesh *mesh,
+                        struct error *err);
 void prices_close(struct prices *prices);
+
+/* May the group's layers have it, as far as the pins say? */
+bool prices_admit(const struct prices *prices, const struct layer_group *group,
+                  const struct layer_strategy *strategy);
 
 /* The layer that stands for all of its kind. */
 size_t kind_layer(const struct model *model, enum layer_kind kind);

@@ -121,11 +121,13 @@ static enum status grow_prices(struct space *space, struct error *err)
     return STATUS_OK;
 }
 
-static bool pins_have(const struct pins *pins, enum precision precision)
+static bool pins_have(const struct space *space, enum precision precision)
 {
-    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
-        if (pins->precision_fixed[kind] && pins->precision[kind] == precision &&
-            layer_admits_precision((enum layer_kind)kind, precision))
+    for (size_t i = 0; i < space->groups.count; i++) {
+        const struct layer_group *group = &space->groups.items[i];
+        if (group->pins.precision_fixed[group->kind] &&
+            group->pins.precision[group->kind] == precision &&
+            layer_admits_precision(group->kind, precision))
             return true;
     }
     return false;
@@ -135,9 +137,8 @@ static bool pins_have(const struct pins *pins, enum precision precision)
  * name one, the layers that are free may have that one. */
 static enum status add_halves(struct space *space, size_t first, struct error *err)
 {
-    const struct pins *pins = &space->request->pins;
     const bool *has = space->prices[space->prices_count - 1].has_precision;
-    bool pins_bf16 = pins_have(pins, PRECISION_BF16), pins_fp16 = pins_have(pins, PRECISION_FP16);
+    bool pins_bf16 = pins_have(space, PRECISION_BF16), pins_fp16 = pins_have(space, PRECISION_FP16);
     bool bf16 = has[PRECISION_BF16] && (pins_bf16 || !pins_fp16);
     bool fp16 = has[PRECISION_FP16] && (pins_fp16 || !pins_bf16);
     size_t end = space->count;
@@ -163,8 +164,8 @@ static enum status add_mesh(struct space *space, const struct mesh *mesh, struct
     if (space->count == before)
         return STATUS_OK;
     space->any_schedule = true;
-    enum status status =
-        prices_open(&space->prices[space->prices_count], space->request, mesh, &missing);
+    enum status status = prices_open(&space->prices[space->prices_count], space->request,
+                                     &space->groups, mesh, &missing);
     if (status == STATUS_OK) {
         space->prices_count++;
         return add_halves(space, before, err);
@@ -200,11 +201,12 @@ static enum status add_micro_batches(struct space *space, struct mesh mesh, stru
 }
 
 /* Can the largest tensor-parallel degree be T? */
-static bool pins_allow_widest(const struct pins *pins, int widest)
+static bool pins_allow_widest(const struct space *space, int widest)
 {
     bool some_is_free = false, some_is_widest = false;
-    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
-        int pinned = pins->tensor_parallel[kind];
+    for (size_t i = 0; i < space->groups.count; i++) {
+        const struct layer_group *group = &space->groups.items[i];
+        int pinned = group->pins.tensor_parallel[group->kind];
         if (pinned > 0 && widest % pinned != 0)
             return false;
         some_is_free |= pinned == 0;
@@ -232,7 +234,7 @@ static enum status add_placement(struct space *space, struct placement placement
                                       .pipeline = pipeline,
                                       .data_parallel = stage_ranks / widest,
                                       .tensor_parallel = widest};
-            if (stage_ranks % widest != 0 || !pins_allow_widest(pins, widest) ||
+            if (stage_ranks % widest != 0 || !pins_allow_widest(space, widest) ||
                 (pins->data_parallel > 0 && mesh.data_parallel != pins->data_parallel))
                 continue;
             space->any_mesh = true;
@@ -248,7 +250,7 @@ enum status space_open(struct space *out, const struct planner_request *request,
 {
     struct placement placements[PLACEMENTS_MAX];
     *out = (struct space){.request = request};
-    enum status status = STATUS_OK;
+    enum status status = layer_groups_open(&out->groups, request->model, &request->pins, err);
     size_t count = profile_placements(request->profile, placements, PLACEMENTS_MAX);
     if (count > PLACEMENTS_MAX)
         count = PLACEMENTS_MAX;
@@ -265,6 +267,7 @@ void space_close(struct space *space)
         prices_close(&space->prices[i]);
     free(space->prices);
     free(space->shapes);
+    layer_groups_close(&space->groups);
     *space = (struct space){0};
 }
 
@@ -273,8 +276,13 @@ bool space_is_single(const struct space *space)
     if (space->count != 1)
         return false;
     const struct prices *prices = &space->prices[space->shapes[0].prices];
-    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
-        if (prices->kinds[kind].count != 1)
+    for (size_t i = 0; i < space->groups.count; i++) {
+        const struct layer_group *group = &space->groups.items[i];
+        const struct priced_kind *of = &prices->kinds[group->kind];
+        size_t admitted = 0;
+        for (size_t k = 0; k < of->count; k++)
+            admitted += prices_admit(prices, group, &of->items[k].strategy);
+        if (admitted != 1)
             return false;
     }
     return prices->mesh.pipeline == 1 || space->shapes[0].schedule == SCHEDULE_INTERLEAVED;

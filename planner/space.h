@@ -20,7 +20,8 @@ struct shape {
 
 struct space {
     const struct planner_request *request;
-    struct prices *prices; /* [prices_count], owned */
+    struct layer_groups groups; /* owned */
+    struct prices *prices;      /* [prices_count], owned */
     size_t prices_count, prices_capacity;
     struct shape *shapes; /* [count], owned */
     size_t count, capacity;

@@ -24,12 +24,16 @@ static void keep(struct every_plan *all, const struct profile *profile, const st
         .time_s = prediction.time_s.value,
         .energy_j = prediction.energy_j.value,
         .memory_bytes = memory_quantile_bytes(prediction.memory_bytes),
+        .memory = prediction.memory_bytes,
         .ranks = plan->ranks,
         .threads = plan->threads,
         .micro_batch = plan->micro_batch,
     };
-    for (size_t i = 0; i < plan->layer_count; i++)
+    assert_int_equal(plan->layer_count, EVERY_PLAN_LAYERS);
+    for (size_t i = 0; i < plan->layer_count; i++) {
         item->recomputed[model_layer(&plan->model, i).kind][plan->layers[i].recompute]++;
+        item->recompute[i] = plan->layers[i].recompute;
+    }
     prediction_clear(&prediction);
 }
 

@@ -9,12 +9,16 @@
 /* What leaves the search the same space. */
 #define EVERY_PLAN_PINS "pp=1,tp=1,zero=0,precision=fp32"
 
+enum { EVERY_PLAN_LAYERS = 6 };
+
 struct listed_plan {
     double time_s, energy_j;
     double memory_bytes; /* at the 95th percentile */
+    struct quantity memory;
     int ranks, threads;
     int64_t micro_batch;
     size_t recomputed[LAYER_KIND_COUNT][RECOMPUTE_COUNT]; /* layers */
+    enum recompute recompute[EVERY_PLAN_LAYERS];          /* of each layer */
 };
 
 struct every_plan {

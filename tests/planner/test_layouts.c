@@ -40,24 +40,53 @@ struct tally {
     double best_s;
 };
 
-static void try_layout(const struct layouts_request *request, const struct layout *layout,
+/* Whether it fits. */
+static bool try_layout(const struct layouts_request *request, const struct layout *layout,
                        struct tally *tally)
 {
     struct layout_prediction prediction;
     struct error err;
     if (layout_check(layout, request->model, "test", &err) != STATUS_OK)
-        return;
+        return false;
     tally->considered++;
     assert_int_equal(layout_predict(request->cluster, request->model, layout, &prediction, &err),
                      STATUS_OK);
-    if (!layout_fits(request->cluster, &prediction))
-        return;
+    double cap = request->memory_cap_bytes > 0 ? (double)request->memory_cap_bytes : INFINITY;
+    if (!layout_fits(&prediction) ||
+        prediction.memory_bytes.value + 1.6448536 * prediction.memory_bytes.deviation > cap)
+        return false;
     tally->fitting++;
     tally->best_s = fmin(tally->best_s, prediction.time_s.value);
+    return true;
+}
+
+/* Other schedules, ZeRO's state over `part` devices, offload. The space leaves out none of them
+ * that could be best; what it counts are those that it cannot tell to be no better. */
+static void try_variants(const struct layouts_request *request, struct layout layout, int64_t part,
+                         struct tally *tally)
+{
+    static const enum schedule others[] = {SCHEDULE_1F1B, SCHEDULE_GPIPE, SCHEDULE_ZB_H1};
+    struct tally apart = {.best_s = INFINITY};
+    int64_t whole = layout.shard;
+    for (int code = 0; code < 3 * 2 * 4; code++) {
+        if (layout.virtual_stages == 1)
+            layout.schedule = others[code % 3];
+        layout.shard = code / 3 % 2 != 0 && layout.zero_stage > 0 ? part : whole;
+        layout.offload_activations = (code / 6 & 1) != 0;
+        layout.offload_optimizer = (code / 6 & 2) != 0;
+        bool has_sense =
+            (layout.pipeline > 1 || layout.schedule == SCHEDULE_1F1B) &&
+            (layout.pipeline == 1 || framework_has_schedule(layout.framework, layout.schedule)) &&
+            (layout.shard == whole ||
+             framework_has_part_shard(layout.framework, layout.zero_stage));
+        if (has_sense)
+            try_layout(request, &layout, &apart);
+    }
+    tally->best_s = fmin(tally->best_s, apart.best_s);
 }
 
 /* Every combination of numbers; what the space leaves out by intention is left out by name. */
-static struct tally all_layouts(const struct layouts_request *request)
+static struct tally all_layouts(const struct layouts_request *request, int64_t part)
 {
     struct tally tally = {.best_s = INFINITY};
     int64_t devices = cluster_devices(request->cluster), batch = request->global_batch;
@@ -93,10 +122,25 @@ static struct tally all_layouts(const struct layouts_request *request)
             (layout.data * layout.context > 1 || layout.zero_stage == 0) &&
             (layout.virtual_stages == 1 || 8 % (layout.pipeline * layout.virtual_stages) == 0 ||
              10 % (layout.pipeline * layout.virtual_stages) == 0);
-        if (is_split && has_sense)
-            try_layout(request, &layout, &tally);
+        if (!is_split || !has_sense)
+            continue;
+        try_layout(request, &layout, &tally);
+        int64_t own_part = part / layout.tensor;
+        bool is_part = own_part > 1 && own_part < layout.data * layout.context &&
+                       layout.data * layout.context % own_part == 0;
+        if (part > 0)
+            try_variants(request, layout, is_part ? own_part : layout.shard, &tally);
     }
     return tally;
+}
+
+static struct layout_list price(const struct layouts_request *request)
+{
+    struct layout_list list;
+    struct error err;
+    if (layouts_price(request, &list, &err) != STATUS_OK)
+        fail_msg("%s", err.message);
+    return list;
 }
 
 static void test_layouts__are_all_there_are(void **state)
@@ -104,25 +148,137 @@ static void test_layouts__are_all_there_are(void **state)
     (void)state;
     struct cluster cluster;
     struct model model = small_llama();
-    struct layout_list list;
     struct error err;
     assert_int_equal(cluster_load(&cluster, "h100x8", &err), STATUS_OK);
     struct layouts_request request = request_of(&cluster, &model);
-    assert_int_equal(layouts_price(&request, &list, &err), STATUS_OK);
-    struct tally tally = all_layouts(&request);
-    assert_true(list.is_whole && list.count > 0);
-    assert_int_equal(list.considered, tally.considered);
-    assert_int_equal(list.count, tally.fitting);
+    request.pins.offload = 0;
+    struct tally tally = all_layouts(&request, 0);
+    request.pins.schedule = SCHEDULE_1F1B;
+    struct layout_list plain = price(&request);
+    request.pins.schedule = SCHEDULE_INTERLEAVED;
+    struct layout_list list = price(&request);
+    assert_true(list.is_whole && plain.is_whole && list.count > 0);
+    assert_int_equal(list.considered + plain.considered, tally.considered);
+    assert_int_equal(list.count + plain.count, tally.fitting);
     const struct layout_weights weights = {.time = 1};
     double *objectives = calloc(list.count, sizeof(*objectives));
     assert_non_null(objectives);
     assert_int_equal(layouts_rank(&list, &weights, objectives, &err), STATUS_OK);
-    assert_true(fabs(list.rows[0].time_s / tally.best_s - 1) < 1e-12);
+    assert_int_equal(layouts_rank(&plain, &weights, NULL, &err), STATUS_OK);
+    double best_s = fmin(list.rows[0].time_s, plain.rows[0].time_s);
+    assert_true(fabs(best_s / tally.best_s - 1) < 1e-12);
     assert_true(fabs(objectives[0] - 1) < 1e-12); /* a multiple of the best */
     for (size_t i = 1; i < list.count; i++)
         assert_true(objectives[i - 1] <= objectives[i]);
     free(objectives);
     layouts_free(&list);
+    layouts_free(&plain);
+}
+
+/* What is left out unpriced is never better: the best of the list is that of every combination,
+ * with memory enough for anything, for little, and for nothing without the host. */
+static void test_layouts__leave_out_nothing_that_is_better(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *cluster;
+        enum framework framework;
+        uint64_t cap_gib;
+        double host_bytes_s;
+    } cases[] = {
+        {"h100x16", FRAMEWORK_MEGATRON, 0, 20e9},
+        {"a100x16", FRAMEWORK_MEGATRON, 6, 20e9},   /* optimizer away */
+        {"h100x16", FRAMEWORK_MEGATRON, 8, 300e9},  /* both away */
+        {"h100x16", FRAMEWORK_MEGATRON, 12, 300e9}, /* activations away */
+        {"h100x16", FRAMEWORK_DEEPSPEED, 8, 20e9},  /* optimizer away */
+        {"h100x16", FRAMEWORK_FSDP, 7, 20e9},
+        {"a40x16@eth-1x10", FRAMEWORK_FSDP, 0, 20e9},     /* gpipe */
+        {"a40x16@eth-1x10", FRAMEWORK_MEGATRON, 0, 20e9}, /* zb-h1 */
+        {"a40x16", FRAMEWORK_FSDP, 12, 300e9},            /* zb-h1, optimizer away */
+    };
+    struct model model = small_llama();
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct cluster cluster;
+        struct error err;
+        assert_int_equal(cluster_load(&cluster, cases[i].cluster, &err), STATUS_OK);
+        struct device_type *device = &cluster.groups[0].device;
+        device->host_bytes_s = cases[i].host_bytes_s;
+        device->host_memory_bytes_s = cases[i].host_bytes_s;
+        device->host_memory_bytes = UINT64_C(1) << 37;
+        struct layouts_request request = request_of(&cluster, &model);
+        request.framework = cases[i].framework;
+        request.memory_cap_bytes = cases[i].cap_gib << 30;
+        struct tally tally = all_layouts(&request, cluster.groups[0].tiers[0].devices);
+        struct layout_list list = price(&request);
+        const struct layout_weights weights = {.time = 1};
+        assert_int_equal(layouts_rank(&list, &weights, NULL, &err), STATUS_OK);
+        assert_true(list.count > 0);
+        if (fabs(list.rows[0].time_s / tally.best_s - 1) > 1e-12)
+            fail_msg("case %zu: %.12g s, of all %.12g", i, list.rows[0].time_s, tally.best_s);
+        layouts_free(&list);
+    }
+}
+
+/* A small model on many devices: what counts are the hops of a gathering. */
+static void test_layouts__share_state_within_nodes_where_that_pays(void **state)
+{
+    (void)state;
+    const struct model_overrides none = {0};
+    const struct layout_weights weights = {.time = 1};
+    struct cluster cluster;
+    struct model model;
+    struct error err;
+    assert_int_equal(cluster_load(&cluster, "h100x256", &err), STATUS_OK);
+    assert_int_equal(model_load(&model, "gpt2-xl", &none, &err), STATUS_OK);
+    struct layouts_request request = request_of(&cluster, &model);
+    request.framework = FRAMEWORK_FSDP;
+    request.global_batch = 256;
+    double best_s[3];
+    static const int64_t shards[] = {0, 8, 256};
+    for (size_t i = 0; i < sizeof(shards) / sizeof(shards[0]); i++) {
+        request.pins.shard = shards[i];
+        struct layout_list list = price(&request);
+        assert_int_equal(layouts_rank(&list, &weights, NULL, &err), STATUS_OK);
+        assert_int_equal(list.rows[0].layout.shard, shards[i] == 0 ? 8 : shards[i]);
+        best_s[i] = list.rows[0].time_s;
+        layouts_free(&list);
+    }
+    assert_true(best_s[0] == best_s[1] && best_s[1] < best_s[2]);
+}
+
+/* Neighbours share the prices of their layers; each is predicted afresh here, to the last bit. */
+static void check_shared_prices(const char *model_name, enum framework framework)
+{
+    const struct model_overrides none = {0};
+    struct cluster cluster;
+    struct model model;
+    struct layout_list list;
+    struct error err;
+    assert_int_equal(cluster_load(&cluster, "h100x32", &err), STATUS_OK);
+    assert_int_equal(model_load(&model, model_name, &none, &err), STATUS_OK);
+    struct layouts_request request = request_of(&cluster, &model);
+    request.framework = framework;
+    request.fused = framework != FRAMEWORK_DEEPSPEED; /* and with it selective recompute */
+    assert_int_equal(layouts_price(&request, &list, &err), STATUS_OK);
+    assert_true(list.count > 100);
+    for (size_t i = 0; i < list.count; i++) {
+        const struct priced_layout *row = &list.rows[i];
+        struct layout_prediction afresh;
+        assert_int_equal(layout_predict(&cluster, &model, &row->layout, &afresh, &err), STATUS_OK);
+        assert_true(row->time_s == afresh.time_s.value);
+        assert_true(row->memory_bytes == afresh.memory_bytes.value);
+        assert_true(row->energy_j == afresh.energy_j.value);
+    }
+    layouts_free(&list);
+}
+
+static void test_layouts__prices_are_those_of_each_alone(void **state)
+{
+    (void)state;
+    check_shared_prices("llama-3-8b", FRAMEWORK_MEGATRON);
+    check_shared_prices("gpt2-xl", FRAMEWORK_DEEPSPEED);
+    check_shared_prices("llama-3-8b", FRAMEWORK_FSDP);
+    check_shared_prices("mixtral-8x7b", FRAMEWORK_MEGATRON);
 }
 
 static void test_layouts__keep_the_cap_and_the_pins(void **state)
@@ -216,6 +372,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layouts__are_all_there_are),
+        cmocka_unit_test(test_layouts__prices_are_those_of_each_alone),
+        cmocka_unit_test(test_layouts__leave_out_nothing_that_is_better),
+        cmocka_unit_test(test_layouts__share_state_within_nodes_where_that_pays),
         cmocka_unit_test(test_layouts__keep_the_cap_and_the_pins),
         cmocka_unit_test(test_layouts__front_is_what_nothing_dominates),
     };

@@ -125,10 +125,98 @@ static void test_part__no_plan_is_below_its_problem(void **state)
     assert_true(tally.pipelines > 100 && tally.interleaved > 10);
 }
 
+/* ---- the budget of energy ---- */
+
+static const double ample_j = 1e3; /* more than any of the plans takes */
+
+/* A plan is within what it takes, and with one stage not within less. */
+static void check_spending(struct part_problem *work, const struct assignment *assignment,
+                           struct tally *tally)
+{
+    struct problem *problem = &work->problem;
+    double fixed_j = ample_j - problem->spend_cap;
+    struct plan plan;
+    struct error err;
+    assert_int_equal(part_plan(work, assignment, &plan, &err), STATUS_OK);
+    if (isfinite(problem_evaluate(problem, assignment, NULL)) && part_is_consistent(&plan) &&
+        plan_validate(&plan, "random", &err) == STATUS_OK) {
+        assert_int_equal(predict_plan(work->space->request->profile, &plan, &plan.prediction, &err),
+                         STATUS_OK);
+        double energy_j = plan.prediction.energy_j.value;
+        assert_true(energy_j < ample_j);
+        problem->spend_cap = energy_j * (1 + 1e-9) - fixed_j;
+        if (!isfinite(problem_evaluate(problem, assignment, NULL)))
+            fail_msg("%s, pp %d, v %d: %.17g J are not within themselves",
+                     schedule_name(plan.schedule), plan.pipeline, plan.virtual_stages, energy_j);
+        problem->spend_cap = energy_j * (1 - 1e-6) - fixed_j;
+        bool is_within = isfinite(problem_evaluate(problem, assignment, NULL));
+        assert_false(is_within && plan.pipeline == 1);
+        problem->spend_cap = ample_j - fixed_j;
+        tally->plans++;
+        tally->pipelines += plan.pipeline > 1;
+        tally->interleaved += plan.virtual_stages > 1;
+        tally->exact += !is_within;
+    }
+    plan_clear(&plan);
+}
+
+static void check_shape_spending(struct dice *dice, const struct space *space,
+                                 const struct shape *shape, struct tally *tally)
+{
+    const struct objective_rates rates = {.per_second = 1};
+    const struct part whole = part_whole();
+    struct part_problem work;
+    struct assignment assignment;
+    struct error err;
+    bool is_empty;
+    assert_int_equal(part_open(&work, space, shape, &whole, &rates, &is_empty, &err), STATUS_OK);
+    if (is_empty)
+        return;
+    assert_int_equal(assignment_alloc(&assignment, work.problem.layer_count, &err), STATUS_OK);
+    for (int i = 0; i < PLANS; i++) {
+        random_assignment(dice, &work.problem, &assignment);
+        check_spending(&work, &assignment, tally);
+    }
+    assignment_free(&assignment);
+    part_close(&work);
+}
+
+static void test_part__no_plan_takes_less_than_its_problem_spends(void **state)
+{
+    (void)state;
+    struct tally tally = {0};
+    for (uint64_t seed = 0; seed < CASES; seed++) {
+        struct dice dice = {.seed = seed};
+        const struct profile_options options = {.placements = {{2, 1}, {4, 1}},
+                                                .placement_count = 2,
+                                                .micro_batches = {1, 2, 4},
+                                                .micro_batch_count = 3,
+                                                .energy = true};
+        struct model model = tiny_model(1 + (int64_t)roll(&dice, 4), roll_true(&dice, 2));
+        struct profile *profile = random_profile(&dice, &model, &options);
+        const struct planner_request request = {.model = &model,
+                                                .profile = profile,
+                                                .ranks = 4,
+                                                .global_batch = 16,
+                                                .energy_cap_j = ample_j};
+        struct space space;
+        struct error err;
+        assert_int_equal(space_open(&space, &request, &err), STATUS_OK);
+        for (size_t i = 0; i < space.count; i++)
+            check_shape_spending(&dice, &space, &space.shapes[i], &tally);
+        space_close(&space);
+        profile_close(profile);
+    }
+    print_message("%zu plans, %zu pipelines, %zu interleaved, %zu exact\n", tally.plans,
+                  tally.pipelines, tally.interleaved, tally.exact);
+    assert_true(tally.pipelines > 100 && tally.interleaved > 10);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_part__no_plan_is_below_its_problem),
+        cmocka_unit_test(test_part__no_plan_takes_less_than_its_problem_spends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

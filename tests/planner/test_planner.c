@@ -335,7 +335,7 @@ static void random_pins(struct dice *dice, uint64_t tightness, struct pins *pins
         pins->pipeline = 1 << roll(dice, 3);
     if (roll_true(dice, 8)) {
         pins->schedule_fixed = true;
-        pins->schedule = (enum schedule)roll(dice, SCHEDULE_COUNT);
+        pins->schedule = (enum schedule)roll(dice, SCHEDULE_RUN_COUNT);
     }
     if (roll_true(dice, 6))
         pins->threads = 1 + (int)roll(dice, 2);

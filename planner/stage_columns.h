@@ -1,0 +1,101 @@
+/* The columns of one shape: every stage, interval of blocks and mix of modes that fits and could be
+ * part of a layout below the threshold, priced by the cost model. See planner/tailor.h. */
+#ifndef TEMPER_PLANNER_STAGE_COLUMNS_H
+#define TEMPER_PLANNER_STAGE_COLUMNS_H
+
+#include "planner/columns.h"
+#include "planner/stage_mixes.h"
+#include "planner/tailor.h"
+
+enum { BLOCK_CLASSES_MAX = 8 };
+
+/* Blocks that do the same work and admit the same modes. */
+struct block_class {
+    bool has_experts;
+    unsigned admitted; /* bits of the shape's kinds; no kind is admitted to two classes */
+};
+
+/* Blocks 0 .. n of one class, as far as they were asked for. */
+struct mix_series {
+    struct mix_set *sets; /* [count], owned */
+    size_t count;
+};
+
+/* What one stage can be with so many blocks of each class. */
+struct stage_option {
+    double cost;             /* of the objective: fill and energy */
+    double repeat_s, once_s; /* see tailor.h */
+    double bytes; /* see least_device_bytes */
+    uint16_t kinds[BLOCK_KINDS_MAX];
+};
+struct option_list {
+    size_t stage;
+    uint16_t content[BLOCK_CLASSES_MAX];
+    size_t begin, count; /* in the options; count 0: nothing fits */
+    double least_repeat_s;
+    size_t next; /* of those with the same hash; LIST_END: none */
+};
+#define LIST_END SIZE_MAX
+
+/* What a unit of each weighs in the objective. */
+struct unit_prices {
+    double second; /* of the step, idle power included */
+    double joule, byte;
+};
+
+enum { OPTION_HEADS = 4096 };
+
+/* Large, and of use to one shape after the other. */
+struct shape_space {
+    struct layout_step step;    /* prices of the groups, and stages to work with */
+    struct stage_prices slowest[CLUSTER_GROUPS_MAX]; /* each class in the slowest of its modes */
+    size_t heads[OPTION_HEADS]; /* of a hash table of option lists */
+};
+
+struct shape {
+    const struct tailor_request *request;
+    struct layout layout;                   /* without a block plan */
+    size_t stage_groups[LAYOUT_STAGES_MAX]; /* of the cluster */
+    size_t items;                           /* of the chain: blocks, or v of them together */
+    unsigned item_blocks;                   /* v */
+    unsigned char *item_classes;            /* [items], owned */
+    struct block_class classes[BLOCK_CLASSES_MAX];
+    size_t class_count;
+    struct block_kind kinds[BLOCK_KINDS_MAX]; /* by class */
+    size_t kind_count;
+    struct stage_bytes bytes[CLUSTER_GROUPS_MAX];
+    struct block_kind lean_kind; /* no block needs less of anything */
+    struct stage_bytes lean_bytes[CLUSTER_GROUPS_MAX]; /* with it as the only kind */
+    bool is_mixed; /* blocks with experts and without: what a stage needs may fall with one more */
+    /* A layout's memory is that of the device that has least left. It is no less than another's less
+     * what this has more than the smallest: such bytes stand in options and columns. */
+    double least_device_bytes, most_device_bytes;
+    struct kind_measures measures[CLUSTER_GROUPS_MAX];
+    struct mix_series series[CLUSTER_GROUPS_MAX][BLOCK_CLASSES_MAX];
+    struct unit_prices prices;
+    double fixed;               /* of the objective: transfers, tied tables */
+    double least, least_repeat; /* of the objective without regard to memory; of its repeats */
+    struct option_list *lists;  /* owned */
+    size_t list_count, list_capacity;
+    struct stage_option *options; /* owned */
+    size_t option_count, option_capacity;
+    struct shape_space *space;
+};
+
+/* `layout` has passed layout_check; its stages stand on `stage_groups` [pipeline]. *is_empty: the
+ * shape can have no blocks that differ (interleaved chunks that do not divide them); nothing to
+ * close then. `space` is borrowed until shape_close. */
+enum status shape_open(struct shape *out, const struct tailor_request *request,
+                       const struct layout *layout, const size_t *stage_groups,
+                       struct shape_space *space, bool *is_empty, struct error *err);
+void shape_close(struct shape *shape);
+
+/* Append the columns of layouts whose objective may be below `threshold`. None: there is no such
+ * layout. A column's label is the index of its option. */
+enum status shape_columns(struct shape *shape, double threshold, struct columns *out,
+                          struct error *err);
+/* The chosen columns' [stages] blocks and modes. */
+void shape_assign(const struct shape *shape, const struct columns *columns, const size_t *chosen,
+                  struct block_mode *modes, int64_t *stage_blocks);
+
+#endif

@@ -1,0 +1,363 @@
+#include "planner/tailor.h"
+
+#include "base/stats.h"
+#include "costmodel/predict.h"
+#include "planner/stage_columns.h"
+#include "planner/tiling.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ORDERS_MAX = 24, ORDERED_GROUPS_MAX = 4 };
+
+/* ---- candidates: a shape and the order in which groups of nodes follow each other ---- */
+
+struct candidate {
+    struct layout layout;
+    unsigned char order[CLUSTER_GROUPS_MAX];
+    double bound; /* of the objective, without regard to memory */
+};
+
+struct tailor {
+    const struct tailor_request *request;
+    struct tailored *out;
+    struct shape_space *space;    /* owned */
+    struct candidate *candidates; /* [count], owned */
+    size_t count, capacity;
+    double plain_bound; /* of the shape last considered, over all orders */
+    unsigned char orders[ORDERS_MAX][CLUSTER_GROUPS_MAX];
+    size_t order_count;
+};
+
+static const struct cluster *cluster_of(const struct tailor *tailor)
+{
+    return tailor->request->layouts->cluster;
+}
+
+/* Every order of up to four groups; of more the one that the file has. */
+static void add_orders(struct tailor *tailor, unsigned char *order, size_t placed)
+{
+    size_t groups = cluster_of(tailor)->group_count;
+    if (placed == groups || groups > ORDERED_GROUPS_MAX) {
+        memcpy(tailor->orders[tailor->order_count++], order, CLUSTER_GROUPS_MAX);
+        return;
+    }
+    for (size_t i = placed; i < groups; i++) {
+        unsigned char swapped[CLUSTER_GROUPS_MAX];
+        memcpy(swapped, order, sizeof(swapped));
+        swapped[placed] = order[i];
+        swapped[i] = order[placed];
+        add_orders(tailor, swapped, placed + 1);
+    }
+}
+
+/* Stages fill the groups in this order; false: a group does not divide into whole stages. */
+static bool place_stages(const struct cluster *cluster, const struct layout *layout,
+                         const unsigned char *order, size_t *stage_groups)
+{
+    int64_t devices = layout->devices / layout->pipeline, stage = 0;
+    for (size_t i = 0; i < cluster->group_count; i++) {
+        const struct node_group *group = &cluster->groups[order[i]];
+        int64_t has = group->nodes * group->node_devices;
+        if (has % devices != 0)
+            return false;
+        for (int64_t end = stage + has / devices; stage < end && stage < layout->pipeline; stage++)
+            stage_groups[stage] = order[i];
+    }
+    return stage == layout->pipeline;
+}
+
+static double best_objective(const struct tailor *tailor)
+{
+    return tailor->out->found ? tailor->out->objective : tailor->request->best_objective;
+}
+
+/* What must be below this to matter. */
+static double threshold(const struct tailor *tailor)
+{
+    /* INFINITY until something fits */
+    return best_objective(tailor) * (1 - tailor->request->gap_target);
+}
+
+static enum status push(struct tailor *tailor, const struct candidate *candidate, struct error *err)
+{
+    if (tailor->count == tailor->capacity) {
+        size_t capacity = tailor->capacity > 0 ? 2 * tailor->capacity : 1024;
+        struct candidate *grown = realloc(tailor->candidates, capacity * sizeof(*grown));
+        if (!grown)
+            return error_memory(err, capacity * sizeof(*grown), "the shapes of layouts");
+        tailor->candidates = grown;
+        tailor->capacity = capacity;
+    }
+    tailor->candidates[tailor->count++] = *candidate;
+    return STATUS_OK;
+}
+
+static enum status consider(struct tailor *tailor, const struct layout *layout,
+                            const unsigned char *order, struct error *err)
+{
+    struct candidate candidate = {.layout = *layout};
+    size_t stage_groups[LAYOUT_STAGES_MAX];
+    struct shape shape;
+    bool is_empty;
+
+    memcpy(candidate.order, order, sizeof(candidate.order));
+    if (!place_stages(cluster_of(tailor), layout, order, stage_groups))
+        return STATUS_OK;
+    TRY(shape_open(&shape, tailor->request, layout, stage_groups, tailor->space, &is_empty, err));
+    if (is_empty)
+        return STATUS_OK;
+    candidate.bound = shape.least;
+    tailor->plain_bound = fmin(tailor->plain_bound, shape.least);
+    shape_close(&shape);
+    tailor->out->shapes++;
+    if (candidate.bound >= threshold(tailor)) {
+        tailor->out->bounded_away++;
+        tailor->out->bound = fmin(tailor->out->bound, candidate.bound);
+        return STATUS_OK;
+    }
+    return push(tailor, &candidate, err);
+}
+
+static enum status visit(void *user, const struct layout *layout, struct error *err)
+{
+    struct tailor *tailor = user;
+    tailor->plain_bound = INFINITY;
+    for (size_t i = 0; i < tailor->order_count; i++)
+        TRY(consider(tailor, layout, tailor->orders[i], err));
+    return STATUS_OK;
+}
+
+/* What goes to the host takes no less time, so it can only better a shape whose bound, which knows
+ * of no cap, is below the threshold; but it takes less memory. */
+static unsigned wishes(void *user)
+{
+    const struct tailor *tailor = user;
+    bool is_hopeless = tailor->plain_bound >= threshold(tailor);
+    if (is_hopeless && tailor->request->weights->memory == 0)
+        return WISH_QUICKER;
+    return WISH_QUICKER | WISH_ACTIVATIONS_AWAY | WISH_OPTIMIZER_AWAY | WISH_BOTH_AWAY;
+}
+
+static int compare_candidates(const void *a, const void *b)
+{
+    const struct candidate *x = a, *y = b;
+    return (x->bound > y->bound) - (x->bound < y->bound);
+}
+
+/* Modes are chosen block by block: of the uniform ones one stands for all. */
+static enum status find_candidates(struct tailor *tailor, struct error *err)
+{
+    struct layouts_request shapes = *tailor->request->layouts;
+    const struct layout_visitor visitor = {.user = tailor, .visit = visit, .wishes = wishes};
+    unsigned char order[CLUSTER_GROUPS_MAX];
+
+    for (size_t i = 0; i < CLUSTER_GROUPS_MAX; i++)
+        order[i] = (unsigned char)i;
+    add_orders(tailor, order, 0);
+    /* DeepSpeed sends nothing but checkpoints to the host */
+    shapes.pins.recompute =
+        shapes.framework == FRAMEWORK_DEEPSPEED ? RECOMPUTE_FULL : RECOMPUTE_NONE;
+    shapes.reporter = (struct reporter){0};
+    TRY(layouts_each(&shapes, &visitor, &tailor->out->is_whole, err));
+    if (!tailor->out->is_whole)
+        tailor->out->bound = 0; /* nothing is known of those that were not visited */
+    if (tailor->count > 0)
+        qsort(tailor->candidates, tailor->count, sizeof(*tailor->candidates), compare_candidates);
+    return STATUS_OK;
+}
+
+/* ---- solving one shape ---- */
+
+static enum status keep(struct tailor *tailor, const struct shape *shape,
+                        const struct columns *columns, const size_t *chosen, struct error *err)
+{
+    struct tailored *out = tailor->out;
+    int64_t blocks = tailor->request->layouts->model->blocks, stages = shape->layout.pipeline;
+    struct block_mode *modes = calloc((size_t)blocks, sizeof(*modes));
+    int64_t *stage_blocks = calloc((size_t)stages, sizeof(*stage_blocks));
+    size_t *groups = calloc((size_t)stages, sizeof(*groups));
+    if (!modes || !stage_blocks || !groups) {
+        free(modes);
+        free(stage_blocks);
+        free(groups);
+        return error_memory(err, (size_t)blocks * sizeof(*modes), "a layout");
+    }
+    shape_assign(shape, columns, chosen, modes, stage_blocks);
+    memcpy(groups, shape->stage_groups, (size_t)stages * sizeof(*groups));
+    free((void *)out->plan.modes);
+    free((void *)out->plan.stage_blocks);
+    free((void *)out->plan.stage_groups);
+    out->plan = (struct block_plan){modes, stage_blocks, groups};
+    return STATUS_OK;
+}
+
+static double known_or_nan(struct quantity quantity)
+{
+    return quantity.provenance == PROVENANCE_ABSENT ? NAN : quantity.value;
+}
+
+static bool prediction_fits(const struct layouts_request *request,
+                            const struct layout_prediction *prediction)
+{
+    double deviations = normal_deviations(request->risk > 0 ? request->risk : MEMORY_RISK);
+    const struct quantity *bytes = &prediction->memory_bytes;
+    return layout_fits_at(prediction, deviations) &&
+           (request->memory_cap_bytes == 0 ||
+            bytes->value + deviations * bytes->deviation <= (double)request->memory_cap_bytes);
+}
+
+static enum status price(const struct tailor *tailor, const struct layout *layout,
+                         struct priced_layout *out, bool *fits, struct error *err)
+{
+    const struct layouts_request *request = tailor->request->layouts;
+    struct layout_prediction prediction;
+    TRY(layout_predict(request->cluster, request->model, layout, &prediction, err));
+    *fits = prediction_fits(request, &prediction);
+    *out = (struct priced_layout){
+        .layout = *layout,
+        .time_s = prediction.time_s.value,
+        .memory_bytes = prediction.memory_bytes.value,
+        .energy_j = prediction.energy_j.value,
+        .price = known_or_nan(prediction.price),
+        .carbon_g = known_or_nan(prediction.carbon_g),
+    };
+    return STATUS_OK;
+}
+
+/* The chosen columns as a layout, as the cost model prices it. */
+static enum status offer(struct tailor *tailor, const struct shape *shape,
+                         const struct columns *columns, const size_t *chosen, struct error *err)
+{
+    const struct tailor_request *request = tailor->request;
+    struct tailored *out = tailor->out, trial = {.found = true};
+    struct tailor trial_of = {.request = request, .out = &trial};
+    bool fits = false;
+    TRY(keep(&trial_of, shape, columns, chosen, err));
+    struct layout layout = shape->layout;
+    layout.own = &trial.plan;
+    enum status status = layout_check(&layout, request->layouts->model, "the layout found", err);
+    if (status == STATUS_OK)
+        status = price(tailor, &layout, &trial.priced, &fits, err);
+    trial.objective = layout_objective(request->weights, &request->units, &trial.priced);
+    if (status != STATUS_OK || !fits || !(trial.objective < best_objective(tailor))) {
+        tailored_free(&trial);
+        return status;
+    }
+    struct block_plan before = out->plan;
+    out->found = true;
+    out->plan = trial.plan;
+    out->priced = trial.priced;
+    out->priced.layout.own = &out->plan;
+    out->objective = trial.objective;
+    trial.plan = before;
+    tailored_free(&trial);
+    return STATUS_OK;
+}
+
+/* `bound`: of layouts made of these columns. */
+static enum status solve_columns(struct tailor *tailor, const struct shape *shape,
+                                 const struct columns *columns, double *bound, struct error *err)
+{
+    const struct layouts_request *request = tailor->request->layouts;
+    size_t chosen[LAYOUT_STAGES_MAX];
+    struct tiling tiling = {.chosen = chosen};
+    const struct problem problem = {
+        .layer_count = shape->items,
+        .stages = (size_t)shape->layout.pipeline,
+        .weight_tau = 1,
+        .weight_gamma = 1,
+        .weight_memory = shape->prices.byte,
+        .fixed_cost = shape->fixed,
+        .spend_cap = INFINITY,
+    };
+    const struct tiling_options options = {
+        .threshold = threshold(tailor),
+        .gap = tailor->request->gap_target,
+        .limits = &request->limits,
+    };
+    TRY(tiling_solve(&problem, columns, &options, &tiling, err));
+    tailor->out->solved++;
+    *bound = fmin(tiling.bound, options.threshold);
+    if (!tiling.found)
+        return STATUS_OK;
+    *bound = fmin(*bound, tiling.value * (1 - options.gap));
+    return offer(tailor, shape, columns, chosen, err);
+}
+
+static enum status solve_shape(struct tailor *tailor, struct shape *shape, double *bound,
+                               struct error *err)
+{
+    struct columns columns = {0};
+    double limit = threshold(tailor);
+    enum status status = shape_columns(shape, limit, &columns, err);
+    tailor->out->columns += columns.count;
+    /* what is not among the columns is not below the limit */
+    double found = limit;
+    if (status == STATUS_OK && columns.count > 0)
+        status = solve_columns(tailor, shape, &columns, &found, err);
+    *bound = fmax(*bound, found);
+    columns_free(&columns);
+    return status;
+}
+
+static enum status solve_candidate(struct tailor *tailor, const struct candidate *candidate,
+                                   double *bound, struct error *err)
+{
+    size_t stage_groups[LAYOUT_STAGES_MAX];
+    struct shape shape;
+    bool is_empty;
+    place_stages(cluster_of(tailor), &candidate->layout, candidate->order, stage_groups);
+    TRY(shape_open(&shape, tailor->request, &candidate->layout, stage_groups, tailor->space,
+                   &is_empty, err));
+    enum status status = solve_shape(tailor, &shape, bound, err);
+    shape_close(&shape);
+    return status;
+}
+
+static enum status solve_all(struct tailor *tailor, struct error *err)
+{
+    const struct layouts_request *request = tailor->request->layouts;
+    struct tailored *out = tailor->out;
+    for (size_t i = 0; i < tailor->count; i++) {
+        double bound = tailor->candidates[i].bound;
+        report_progress(&request->reporter, "shapes", i, tailor->count);
+        if (bound >= threshold(tailor) || limits_reached(&request->limits)) {
+            /* the first of those that are left has the least bound */
+            out->bound = fmin(out->bound, bound);
+            out->is_whole = out->is_whole && bound >= threshold(tailor);
+            out->bounded_away += tailor->count - i;
+            break;
+        }
+        TRY(solve_candidate(tailor, &tailor->candidates[i], &bound, err));
+        out->bound = fmin(out->bound, bound);
+    }
+    report_progress(&request->reporter, "shapes", tailor->count, tailor->count);
+    out->bound = fmin(out->bound, best_objective(tailor));
+    return STATUS_OK;
+}
+
+enum status tailor_search(const struct tailor_request *request, struct tailored *out,
+                          struct error *err)
+{
+    *out = (struct tailored){.bound = INFINITY, .is_whole = true};
+    struct tailor tailor = {.request = request, .out = out, .space = malloc(sizeof(*tailor.space))};
+    if (!tailor.space)
+        return error_memory(err, sizeof(*tailor.space), "the shapes of layouts");
+    enum status status = find_candidates(&tailor, err);
+    if (status == STATUS_OK)
+        status = solve_all(&tailor, err);
+    free(tailor.candidates);
+    free(tailor.space);
+    if (status != STATUS_OK)
+        tailored_free(out);
+    return status;
+}
+
+void tailored_free(struct tailored *tailored)
+{
+    free((void *)tailored->plan.modes);
+    free((void *)tailored->plan.stage_blocks);
+    free((void *)tailored->plan.stage_groups);
+    *tailored = (struct tailored){.found = false};
+}

@@ -1,0 +1,49 @@
+/* The search for layouts whose blocks differ: uneven stages, recompute (and arithmetic, offload)
+ * block by block, stages on unlike devices. It goes on from the uniform layouts
+ * (planner/layouts.h), of which the best is what it has to beat.
+ *
+ * A *shape* is all that the blocks share: degrees, ZeRO, schedule, micro-batch. For each that its
+ * bound does not exclude, columns are made: a stage, its interval of blocks, and a mix of modes
+ * (planner/stage_mixes.h) priced exactly by the cost model's own functions, so a column that does
+ * not fit into its device is none. Choosing one column a stage is the master's set-partitioning
+ * program (planner/master.h):
+ *
+ *     min  sum fill_q + max repeat_q + max once_q + transfers  (and the same of energy, memory)
+ *
+ * `once` (exposed reduction, renewal of parameters, optimizer) is added up stage by stage, of which
+ * layout_step takes each largest: the sum may be below what is predicted, never above it. So the
+ * bound is one, and what is offered is always what layout_predict says. */
+#ifndef TEMPER_PLANNER_TAILOR_H
+#define TEMPER_PLANNER_TAILOR_H
+
+#include "planner/layouts.h"
+
+struct tailor_request {
+    const struct layouts_request *layouts;
+    const struct layout_weights *weights;
+    struct priced_layout units; /* layouts_units of the uniform ones */
+    /* The best uniform layout and its objective; NULL: none fits. */
+    const struct priced_layout *best_uniform;
+    double best_objective;
+    enum arithmetic arithmetics[2]; /* that blocks may choose from: the layout's, and fp8 */
+    size_t arithmetic_count;
+    double gap_target;
+};
+
+/* Zero-initialise; release with tailored_free. */
+struct tailored {
+    bool found;                  /* better than the best uniform layout */
+    struct priced_layout priced; /* its layout.own points to `plan` below */
+    double objective;
+    struct block_plan plan; /* its arrays owned */
+    /* No layout of the space, uniform ones included, has an objective below. */
+    double bound;
+    uint64_t shapes, bounded_away, solved, columns;
+    bool is_whole; /* false: the limits ended it early (the bound holds all the same) */
+};
+
+enum status tailor_search(const struct tailor_request *request, struct tailored *out,
+                          struct error *err);
+void tailored_free(struct tailored *tailored);
+
+#endif

@@ -1,0 +1,493 @@
+/* Layouts whose blocks differ, against every cut into stages and every mode of every block. */
+#include "planner/tailor.h"
+#include "base/stats.h"
+#include "costmodel/predict.h"
+#include "planner/stage_columns.h"
+#include "random_cluster.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { BLOCKS_MOST = 7, MODES_MOST = 12, TRIALS_MOST = 1500, INSTANCES = 600 };
+
+struct instance {
+    struct cluster cluster;
+    struct model model;
+    struct layouts_request layouts;
+    struct layout_weights weights;
+    struct layout_list uniform; /* owned */
+    struct priced_layout units;
+    double best_uniform; /* INFINITY: none fits */
+    enum arithmetic arithmetics[2];
+    size_t arithmetic_count;
+    double gap_target;
+};
+
+/* ---- every layout ---- */
+
+struct every {
+    const struct instance *instance;
+    bool only_counts;
+    uint64_t count, fitting;
+    double best, best_of_any;   /* of those that fit, of all */
+    double shape_best_of_any;   /* of the shape at work */
+    uint64_t shapes, bounds_above; /* shapes whose bound is not one */
+    double worst;
+    struct shape_space *space;
+    /* the shape at work */
+    struct layout layout;
+    int64_t item_blocks, items;
+    int64_t stage_blocks[BLOCKS_MOST], stage_items[BLOCKS_MOST];
+    size_t stage_groups[BLOCKS_MOST];
+    struct block_mode modes[BLOCKS_MOST];
+    size_t chosen[BLOCKS_MOST]; /* by item: index of its mode */
+    struct block_plan plan;
+};
+
+static const struct block_pin *pin_of(const struct layout_pins *pins, int64_t block)
+{
+    for (size_t i = 0; i < pins->block_count; i++)
+        if (pins->blocks[i].first <= block && block <= pins->blocks[i].last)
+            return &pins->blocks[i];
+    return NULL;
+}
+
+static bool is_admitted(const struct every *every, int64_t block, const struct block_mode *mode)
+{
+    const struct layout_pins *pins = &every->instance->layouts.pins;
+    const struct block_pin *pin = pin_of(pins, block);
+    int recompute = pins->recompute;
+    if (pin && pin->recompute >= 0)
+        recompute = pin->recompute;
+    if (recompute >= 0 && (int)mode->recompute != recompute)
+        return false;
+    return !pin || pin->arithmetic < 0 || (int)mode->arithmetic == pin->arithmetic;
+}
+
+static size_t modes_of(const struct every *every, int64_t block, struct block_mode out[MODES_MOST])
+{
+    size_t count = 0;
+    const struct layout *layout = &every->layout;
+    const struct layout_pins *pins = &every->instance->layouts.pins;
+    bool all_go = layout->offload_activations && pins->offload >= 0;
+    for (int away = layout->offload_activations ? 1 : 0; away >= 0; away--) {
+        bool is_left_out = away == 0 && (all_go || (count > 0 && pins->block_count > 0));
+        for (int recompute = 0; recompute < RECOMPUTE_COUNT && !is_left_out; recompute++) {
+            if (away && !layout_admits_activations_away(layout, (enum recompute)recompute))
+                continue;
+            for (size_t i = 0; i < every->instance->arithmetic_count; i++) {
+                const struct block_mode mode = {(enum recompute)recompute,
+                                                every->instance->arithmetics[i], away != 0};
+                if (is_admitted(every, block, &mode))
+                    out[count++] = mode;
+            }
+        }
+    }
+    return count;
+}
+
+static bool fits(const struct layouts_request *request, const struct layout_prediction *prediction)
+{
+    double deviations = normal_deviations(request->risk > 0 ? request->risk : MEMORY_RISK);
+    double bytes = prediction->memory_bytes.value + deviations * prediction->memory_bytes.deviation;
+    return layout_fits_at(prediction, deviations) &&
+           (request->memory_cap_bytes == 0 || bytes <= (double)request->memory_cap_bytes);
+}
+
+static void try_layout(struct every *every)
+{
+    const struct instance *instance = every->instance;
+    struct layout_prediction prediction;
+    struct error err;
+    every->count++;
+    if (every->only_counts)
+        return;
+    struct layout layout = every->layout;
+    layout.own = &every->plan;
+    if (layout_check(&layout, &instance->model, "trial", &err) != STATUS_OK ||
+        layout_predict(&instance->cluster, &instance->model, &layout, &prediction, &err) !=
+            STATUS_OK)
+        fail_msg("%s", err.message);
+    const struct priced_layout row = {.time_s = prediction.time_s.value,
+                                      .memory_bytes = prediction.memory_bytes.value,
+                                      .energy_j = prediction.energy_j.value};
+    double objective = layout_objective(&instance->weights, &instance->units, &row);
+    every->best_of_any = fmin(every->best_of_any, objective);
+    every->shape_best_of_any = fmin(every->shape_best_of_any, objective);
+    if (!fits(&instance->layouts, &prediction))
+        return;
+    every->fitting++;
+    every->best = fmin(every->best, objective);
+}
+
+/* Blocks of a stage that do the same work may change places: of these orders one is tried. */
+static size_t least_choice(const struct every *every, int64_t item, int64_t stage_begin)
+{
+    const struct model *model = &every->instance->model;
+    const struct layout_pins *pins = &every->instance->layouts.pins;
+    int64_t block = item * every->item_blocks;
+    for (int64_t before = item; before-- > stage_begin;) {
+        int64_t other = before * every->item_blocks;
+        if (model_block_has_experts(model, other) == model_block_has_experts(model, block) &&
+            pin_of(pins, other) == pin_of(pins, block))
+            return every->chosen[before];
+    }
+    return 0;
+}
+
+static int64_t stage_begin(const struct every *every, int64_t item)
+{
+    int64_t begin = 0;
+    for (int64_t stage = 0; begin + every->stage_items[stage] <= item; stage++)
+        begin += every->stage_items[stage];
+    return begin;
+}
+
+static void each_mode(struct every *every, int64_t item)
+{
+    struct block_mode modes[MODES_MOST];
+    if (every->only_counts && every->count > TRIALS_MOST)
+        return;
+    if (item == every->items) {
+        try_layout(every);
+        return;
+    }
+    size_t count = modes_of(every, item * every->item_blocks, modes);
+    for (size_t i = least_choice(every, item, stage_begin(every, item)); i < count; i++) {
+        every->chosen[item] = i;
+        for (int64_t block = 0; block < every->item_blocks; block++)
+            every->modes[item * every->item_blocks + block] = modes[i];
+        each_mode(every, item + 1);
+    }
+}
+
+static void each_cut(struct every *every, int64_t stage, int64_t left)
+{
+    int64_t behind = every->layout.pipeline - 1 - stage;
+    for (int64_t items = behind > 0 ? 1 : left; items <= left - behind; items++) {
+        every->stage_items[stage] = items;
+        every->stage_blocks[stage] = items * every->item_blocks;
+        if (behind == 0)
+            each_mode(every, 0);
+        else
+            each_cut(every, stage + 1, left - items);
+    }
+}
+
+/* False: a group does not divide into whole stages. */
+static bool place_stages(struct every *every, bool swaps)
+{
+    const struct cluster *cluster = &every->instance->cluster;
+    int64_t devices = every->layout.devices / every->layout.pipeline, stage = 0;
+    for (size_t i = 0; i < cluster->group_count; i++) {
+        size_t group = swaps ? cluster->group_count - 1 - i : i;
+        int64_t has = cluster->groups[group].nodes * cluster->groups[group].node_devices;
+        if (has % devices != 0)
+            return false;
+        for (int64_t k = 0; k < has / devices; k++)
+            every->stage_groups[stage++] = group;
+    }
+    return true;
+}
+
+static void check_shape(struct every *every)
+{
+    const struct instance *instance = every->instance;
+    const struct tailor_request request = {.layouts = &instance->layouts,
+                                           .weights = &instance->weights,
+                                           .units = instance->units,
+                                           .best_objective = INFINITY,
+                                           .arithmetics = {instance->arithmetics[0],
+                                                           instance->arithmetics[1]},
+                                           .arithmetic_count = instance->arithmetic_count};
+    struct shape shape;
+    struct error err;
+    bool is_empty;
+    if (shape_open(&shape, &request, &every->layout, every->stage_groups, every->space, &is_empty,
+                   &err) != STATUS_OK)
+        fail_msg("%s", err.message);
+    assert_false(is_empty);
+    every->shapes++;
+    if (shape.least > every->shape_best_of_any * (1 + 1e-9)) {
+        every->bounds_above++;
+        every->worst = fmax(every->worst, shape.least / every->shape_best_of_any - 1);
+    }
+    shape_close(&shape);
+}
+
+static enum status visit(void *user, const struct layout *layout, struct error *err)
+{
+    struct every *every = user;
+    const struct instance *instance = every->instance;
+    bool is_plain = instance->model.experts == 0 || instance->model.moe_every == 1;
+    int64_t v = layout->virtual_stages;
+    (void)err;
+    if (v > 1 && (instance->model.blocks % v != 0 || !is_plain ||
+                  instance->layouts.pins.block_count > 0))
+        return STATUS_OK;
+    every->layout = *layout;
+    every->item_blocks = v;
+    every->items = instance->model.blocks / v;
+    if (every->items < layout->pipeline)
+        return STATUS_OK;
+    for (size_t order = 0; order < instance->cluster.group_count; order++) {
+        if (!place_stages(every, order > 0))
+            return STATUS_OK;
+        every->shape_best_of_any = INFINITY;
+        each_cut(every, 0, every->items);
+        if (!every->only_counts)
+            check_shape(every);
+    }
+    return STATUS_OK;
+}
+
+static unsigned every_wish(void *user)
+{
+    (void)user;
+    return WISH_QUICKER | WISH_ACTIVATIONS_AWAY | WISH_OPTIMIZER_AWAY | WISH_BOTH_AWAY;
+}
+
+static struct every every_layout(const struct instance *instance, bool only_counts)
+{
+    struct every every = {.instance = instance,
+                          .only_counts = only_counts,
+                          .best = INFINITY,
+                          .best_of_any = INFINITY,
+                          .space = malloc(sizeof(*every.space))};
+    struct layouts_request request = instance->layouts;
+    const struct layout_visitor visitor = {.user = &every, .visit = visit, .wishes = every_wish};
+    struct error err;
+    bool is_whole;
+    assert_non_null(every.space);
+    every.plan = (struct block_plan){every.modes, every.stage_blocks, every.stage_groups};
+    request.pins.recompute =
+        request.framework == FRAMEWORK_DEEPSPEED ? RECOMPUTE_FULL : RECOMPUTE_NONE;
+    if (layouts_each(&request, &visitor, &is_whole, &err) != STATUS_OK)
+        fail_msg("%s", err.message);
+    assert_true(is_whole);
+    free(every.space);
+    return every;
+}
+
+/* ---- instances ---- */
+
+static void roll_block_pins(struct dice *dice, struct instance *out)
+{
+    struct layout_pins *pins = &out->layouts.pins;
+    int64_t blocks = out->model.blocks, first = (int64_t)roll(dice, (uint64_t)blocks);
+    struct block_pin pin = {.first = first,
+                            .last = first + (int64_t)roll(dice, (uint64_t)(blocks - first)),
+                            .recompute = (int)roll(dice, RECOMPUTE_COUNT + 1) - 1,
+                            .arithmetic = -1};
+    if (out->arithmetic_count == 2 && roll_true(dice, 2))
+        pin.arithmetic = roll_true(dice, 2) ? ARITHMETIC_FP8 : ARITHMETIC_BF16;
+    pins->blocks[pins->block_count++] = pin;
+}
+
+static void roll_pins(struct dice *dice, struct instance *out)
+{
+    struct layout_pins *pins = &out->layouts.pins;
+    int64_t devices = out->cluster.groups[0].nodes * out->cluster.groups[0].node_devices;
+    *pins = layout_pins_none();
+    if (roll_true(dice, 2))
+        pins->pipeline = 1 + (int64_t)roll(dice, 4);
+    if (roll_true(dice, 3))
+        pins->tensor = 1 + (int64_t)roll(dice, (uint64_t)devices);
+    if (roll_true(dice, 2))
+        pins->micro_batch = 1 + (int64_t)roll(dice, 2);
+    if (roll_true(dice, 2))
+        pins->context = 1;
+    if (roll_true(dice, 3))
+        pins->zero_stage = (int)roll(dice, 4);
+    if (roll_true(dice, 6))
+        pins->schedule = (int)roll(dice, SCHEDULE_COUNT);
+    if (roll_true(dice, 6))
+        pins->recompute = (int)roll(dice, RECOMPUTE_COUNT);
+    if (roll_true(dice, 4))
+        roll_block_pins(dice, out);
+}
+
+static void roll_weights(struct dice *dice, struct instance *out)
+{
+    out->weights = (struct layout_weights){.time = 1, .raw = roll_true(dice, 4)};
+    if (roll_true(dice, 3))
+        out->weights.energy = roll_true(dice, 3) ? 10 : roll_real(dice);
+    if (roll_true(dice, 3))
+        out->weights.memory = roll_true(dice, 3) ? 10 : roll_real(dice);
+    if (out->weights.energy + out->weights.memory > 0 && roll_true(dice, 4))
+        out->weights.time = 0;
+}
+
+/* All devices in one group of one tier, so that uniform layouts can be priced. */
+static struct cluster as_one_group(const struct cluster *cluster)
+{
+    struct cluster out = *cluster;
+    int64_t devices = cluster_devices(cluster);
+    if (cluster->group_count == 1)
+        return out;
+    out.group_count = 1;
+    out.groups[0].nodes = devices;
+    out.groups[0].node_devices = 1;
+    out.groups[0].tier_count = 1;
+    out.groups[0].tiers[0].devices = devices;
+    return out;
+}
+
+/* Units, and memory that binds in every second instance. False: there is no layout. */
+static bool roll_memory(struct dice *dice, struct instance *out)
+{
+    static const struct layout_weights time_alone = {.time = 1};
+    static const double risks[] = {0, 0.01, 0.2};
+    struct cluster cluster = as_one_group(&out->cluster);
+    struct layouts_request request = out->layouts;
+    struct layout_list list;
+    struct error err;
+    request.cluster = &cluster;
+    if (layouts_price(&request, &list, &err) != STATUS_OK ||
+        layouts_rank(&list, &time_alone, NULL, &err) != STATUS_OK)
+        fail_msg("%s", err.message);
+    out->units = layouts_units(&list, out->weights.raw);
+    out->layouts.risk = risks[roll(dice, 3)];
+    double least = 0.97 * list.leanest_bytes;
+    double most = list.count > 0 ? 1.05 * list.rows[0].memory_bytes : 0;
+    bool binds = roll_true(dice, 2), is_cap = roll_true(dice, 4);
+    for (size_t i = 0; binds && i < out->cluster.group_count; i++) {
+        double bytes = least + roll_real(dice) * fmax(most - least, 0);
+        if (is_cap)
+            out->layouts.memory_cap_bytes = (uint64_t)bytes;
+        else
+            out->cluster.groups[i].device.memory_bytes = (uint64_t)bytes;
+    }
+    bool has_any = list.count > 0;
+    layouts_free(&list);
+    return has_any;
+}
+
+static void price_uniform(struct instance *out)
+{
+    struct error err;
+    double *objectives;
+    out->best_uniform = INFINITY;
+    out->uniform = (struct layout_list){.rows = NULL};
+    if (out->cluster.group_count > 1 || out->layouts.pins.block_count > 0)
+        return;
+    if (layouts_price(&out->layouts, &out->uniform, &err) != STATUS_OK)
+        fail_msg("%s", err.message);
+    objectives = calloc(out->uniform.count + 1, sizeof(*objectives));
+    assert_non_null(objectives);
+    assert_int_equal(layouts_rank(&out->uniform, &out->weights, objectives, &err), STATUS_OK);
+    if (out->uniform.count > 0)
+        out->best_uniform = objectives[0];
+    free(objectives);
+}
+
+/* False: it has no layout, or too many to try them all. */
+static bool roll_instance(uint64_t seed, struct instance *out)
+{
+    static const int64_t devices[] = {1, 2, 3, 4, 4, 6, 8, 8};
+    struct dice dice = {.seed = seed};
+    int64_t count = devices[roll(&dice, 8)];
+    memset(out, 0, sizeof(*out));
+    random_cluster(&dice, count, count > 1 && roll_true(&dice, 4) ? 2 : 1, &out->cluster);
+    out->model = random_model(&dice, 3 + (int64_t)roll(&dice, 5));
+    out->arithmetics[0] = ARITHMETIC_BF16;
+    out->arithmetics[1] = ARITHMETIC_FP8;
+    out->arithmetic_count = roll_true(&dice, 3) ? 2 : 1;
+    out->gap_target = roll_true(&dice, 2) ? 0 : 0.01;
+    out->layouts = (struct layouts_request){
+        .cluster = &out->cluster,
+        .model = &out->model,
+        .framework = (enum framework)roll(&dice, FRAMEWORK_COUNT),
+        .arithmetic = ARITHMETIC_BF16,
+        .global_batch = count * (INT64_C(1) << roll(&dice, 4)),
+        .overlaps = roll_true(&dice, 2),
+        .fused = roll_true(&dice, 2),
+        .limits = {.deadline_s = INFINITY},
+    };
+    roll_pins(&dice, out);
+    roll_weights(&dice, out);
+    const struct every counted = every_layout(out, true);
+    return counted.count > 0 && counted.count <= TRIALS_MOST && roll_memory(&dice, out);
+}
+
+struct tally {
+    uint64_t instances, feasible, improved, bound_by_memory, groups, behind;
+};
+
+static void check_instance(const struct instance *instance, uint64_t seed, struct tally *tally)
+{
+    const struct tailor_request request = {.layouts = &instance->layouts,
+                                           .weights = &instance->weights,
+                                           .units = instance->units,
+                                           .best_uniform = instance->uniform.rows,
+                                           .best_objective = instance->best_uniform,
+                                           .arithmetics = {instance->arithmetics[0],
+                                                           instance->arithmetics[1]},
+                                           .arithmetic_count = instance->arithmetic_count,
+                                           .gap_target = instance->gap_target};
+    struct tailored tailored;
+    struct error err;
+    const struct every every = every_layout(instance, false);
+    double t0 = clock_s();
+    enum status st = tailor_search(&request, &tailored, &err);
+    if (clock_s() - t0 > 0.1) print_message("seed %llu: %g s, columns %llu solved %llu shapes %llu\n", (unsigned long long)seed, clock_s()-t0, (unsigned long long)tailored.columns, (unsigned long long)tailored.solved, (unsigned long long)tailored.shapes);
+    if (st != STATUS_OK)
+        fail_msg("seed %llu: %s", (unsigned long long)seed, err.message);
+    double optimum = fmin(every.best, instance->best_uniform);
+    double answer = tailored.found ? tailored.objective : instance->best_uniform;
+    assert_true(tailored.is_whole);
+    if (every.bounds_above > 0)
+        print_message("seed %llu: %llu of %llu shapes have a bound above their best, by %g\n",
+                 (unsigned long long)seed, (unsigned long long)every.bounds_above,
+                 (unsigned long long)every.shapes, every.worst);
+    if (tailored.bound > optimum * (1 + 1e-9))
+        print_message("seed %llu: bound %.12g above the optimum %.12g: %g\n", (unsigned long long)seed,
+                 tailored.bound, optimum, tailored.bound / optimum - 1);
+    if (answer < optimum * (1 - 1e-9))
+        print_message("seed %llu: answer %.12g below the optimum %.12g\n", (unsigned long long)seed,
+                 answer, optimum);
+    if (answer > optimum * (1 + instance->gap_target) * (1 + 1e-9)) {
+        tally->behind++;
+        print_message("seed %llu: answer %.12g, optimum %.12g: %g, bound %.12g\n", (unsigned long long)seed,
+                      answer, optimum, answer/optimum-1, tailored.bound);
+    }
+    tally->instances++;
+    tally->feasible += optimum < INFINITY;
+    tally->improved += tailored.found && instance->best_uniform < INFINITY;
+    tally->bound_by_memory += every.best_of_any < every.best;
+    tally->groups += instance->cluster.group_count > 1 && optimum < INFINITY;
+    tailored_free(&tailored);
+}
+
+static void test_tailor__finds_the_best_of_all_layouts(void **state)
+{
+    struct tally tally = {0};
+    (void)state;
+    const char *only = getenv("SEED");
+    for (uint64_t seed = only ? strtoull(only, NULL, 10) : 1; tally.instances < (only ? 1: INSTANCES); seed++) {
+        static struct instance instance;
+        if (!roll_instance(seed, &instance))
+            continue;
+        price_uniform(&instance);
+        check_instance(&instance, seed, &tally);
+        layouts_free(&instance.uniform);
+    }
+    print_message("feasible %llu improved %llu memory %llu groups %llu behind %llu of %llu\n",
+                  (unsigned long long)tally.feasible, (unsigned long long)tally.improved,
+                  (unsigned long long)tally.bound_by_memory, (unsigned long long)tally.groups,
+                  (unsigned long long)tally.behind, (unsigned long long)tally.instances);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tailor__finds_the_best_of_all_layouts),
+    };
+    return cmocka_run_group_tests_name("tailor", tests, NULL, NULL);
+}
