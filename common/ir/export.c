@@ -37,16 +37,38 @@ void export_target_names(struct text *out)
         text_printf(out, "%s%s", i > 0 ? ", " : "", targets[i]->name);
 }
 
+static enum status lacks(const struct export_ops *ops, const struct model *model, const char *what,
+                         struct error *err)
+{
+    return error_set(err, STATUS_UNSUPPORTED,
+                     "%s cannot be handed the model: it is of type %s, and temper writes no %s for "
+                     "it",
+                     ops->title, model_type_name(model), what);
+}
+
+enum status export_ops_check(const struct export_ops *ops, const struct plan *plan,
+                             struct error *err)
+{
+    const struct model *model = &plan->model;
+    if (model->experts > 0 && !ops->has_experts)
+        return lacks(ops, model, "mixture of experts", err);
+    if (model->bidirectional && !ops->has_encoders)
+        return lacks(ops, model, "encoder", err);
+    if (model->qkv_bias && !ops->has_qkv_bias)
+        return lacks(ops, model, "biases of q, k and v", err);
+    return ops->check(plan, err);
+}
+
 enum status export_check(enum export_target target, const struct plan *plan, struct error *err)
 {
-    return targets[target]->check(plan, err);
+    return export_ops_check(targets[target], plan, err);
 }
 
 enum status export_write(enum export_target target, const struct plan *plan, struct text *file,
                          struct text *notes, struct error *err)
 {
     struct export_job job;
-    TRY(targets[target]->check(plan, err));
+    TRY(export_ops_check(targets[target], plan, err));
     TRY(export_job_of(targets[target], plan, &job, err));
     TRY(targets[target]->write(&job, file, notes, err));
     TRY(text_check(file, err));

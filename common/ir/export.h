@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "ir/layout.h"
+#include "ir/own_layout.h"
 #include "ir/plan.h"
 
 enum export_target {
@@ -62,10 +62,41 @@ enum status export_level(enum export_target target, enum export_field field, siz
 enum status export_write(enum export_target target, const struct plan *plan, struct text *file,
                          struct text *notes, struct error *err);
 
-/* The same of a layout that passes layout_check, which is level by itself: what the target cannot
- * run is STATUS_UNSUPPORTED and names the pin that would help. */
+/* ---- the same of a layout ---- */
+
+/* What a target has its own way of, in the order in which it is levelled. */
+enum layout_field {
+    LAYOUT_SCHEDULE,
+    LAYOUT_STAGES,
+    LAYOUT_SEQUENCE,
+    LAYOUT_ARITHMETIC, /* of blocks; a target may be slower than the plan, never less exact */
+    LAYOUT_RECOMPUTE,
+    LAYOUT_OFFLOAD_ACTIVATIONS,
+    LAYOUT_OFFLOAD_OPTIMIZER,
+    LAYOUT_ZERO, /* the stage, who shares the state, and the software that does it */
+    LAYOUT_FIELD_COUNT
+};
+const char *layout_field_name(enum layout_field field); /* "schedule", ... */
+
+/* Before levelling: STATUS_UNSUPPORTED when the target has no such model, or not the layout's
+ * degrees; names the pin that would help. */
+enum status export_layout_check(enum export_target target, const struct model *model,
+                                const struct layout *layout, struct error *err);
+
+/* Which ways of a field are asked for. */
+struct layout_choice {
+    enum layout_field field;
+    bool all; /* false: where the target can run the field as planned that is the only way */
+};
+
+/* As export_level, of a layout that passes layout_check. `out->changed` counts blocks. */
+enum status export_layout_level(enum export_target target, const struct layout_choice *choice,
+                                size_t way, const struct model *model, struct own_layout *layout,
+                                struct export_way *out, struct error *err);
+
+/* As export_write: every field has been levelled, else STATUS_UNSUPPORTED names the field. */
 enum status export_layout(enum export_target target, const struct model *model,
-                          const struct layout *layout, struct text *file, struct text *notes,
+                          const struct own_layout *layout, struct text *file, struct text *notes,
                           struct error *err);
 
 #endif

@@ -538,7 +538,9 @@ enum status export_job_of(const struct export_ops *ops, const struct plan *plan,
         .precision = (enum precision)ways[EXPORT_PRECISION].value,
         .recompute = (enum export_recompute)ways[EXPORT_RECOMPUTE].value,
         .recompute_count = ways[EXPORT_RECOMPUTE].count,
+        .expert = 1,
         .context = 1,
+        .shard = plan->data_parallel,
         .even_stages = true,
     };
     for (int stage = 0; stage < stages; stage++)

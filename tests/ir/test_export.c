@@ -1,7 +1,4 @@
-#include "support.h"
-
-#include "base/json.h"
-#include "ir/export.h"
+#include "export_names.h"
 #include "ir/mesh.h"
 
 /* ---- plans ---- */
@@ -112,142 +109,10 @@ static void assert_refused(enum export_target target, const struct plan *plan, c
     text_free(&notes);
 }
 
-/* ---- the targets' own option names ---- */
-
-/* One row of tests/ir/data/export_TARGET.txt. */
-struct name_row {
-    char name[96];
-    char values[256]; /* " a b c "; empty: any */
-};
-
-struct name_table {
-    struct name_row rows[256];
-    size_t count;
-};
-
-static void load_names(enum export_target target, struct name_table *out)
-{
-    char path[512];
-    char *text;
-    size_t bytes;
-    struct error err;
-    snprintf(path, sizeof(path), "%s/tests/ir/data/export_%s.txt", TEMPER_SOURCE_DIR,
-             export_target_name(target));
-    assert_ok(file_read(path, &text, &bytes, &err), &err);
-    out->count = 0;
-    for (char *rest = text, *line; (line = strtok_r(rest, "\n", &rest)) != NULL;) {
-        if (line[0] == '#')
-            continue;
-        assert_true(out->count < COUNT(out->rows));
-        struct name_row *row = &out->rows[out->count++];
-        size_t length = strcspn(line, " ");
-        snprintf(row->name, sizeof(row->name), "%.*s", (int)length, line);
-        row->values[0] = '\0';
-        if (line[length] == ' ')
-            snprintf(row->values, sizeof(row->values), "%s ", line + length);
-    }
-    free(text);
-    assert_true(out->count > 30);
-}
-
-/* `value` may be several words. */
-static void assert_known(const struct name_table *names, const char *name, const char *value)
-{
-    for (size_t i = 0; i < names->count; i++) {
-        if (strcmp(names->rows[i].name, name) != 0)
-            continue;
-        char words[256];
-        snprintf(words, sizeof(words), "%s", value);
-        char *rest = words;
-        for (char *word;
-             names->rows[i].values[0] != '\0' && (word = strtok_r(rest, " ", &rest)) != NULL;) {
-            char spaced[128];
-            snprintf(spaced, sizeof(spaced), " %s ", word);
-            if (strstr(names->rows[i].values, spaced) == NULL)
-                fail_msg("'%s' is no value of %s:%s", word, name, names->rows[i].values);
-        }
-        return;
-    }
-    fail_msg("the target has no option '%s'", name);
-}
-
-static void check_arguments(const struct name_table *names, char *file)
-{
-    for (char *rest = file, *line; (line = strtok_r(rest, "\n", &rest)) != NULL;) {
-        size_t length = strcspn(line, " ");
-        const char *value = line[length] == ' ' ? line + length + 1 : "";
-        line[length] = '\0';
-        assert_known(names, line, value);
-    }
-}
-
-static void check_overrides(const struct name_table *names, char *file)
-{
-    for (char *rest = file, *line; (line = strtok_r(rest, "\n", &rest)) != NULL;) {
-        char *value = strchr(line, '=');
-        assert_non_null(value);
-        *value = '\0';
-        assert_known(names, line + strspn(line, "+"), value + 1);
-    }
-}
-
-static void check_toml(const struct name_table *names, char *file)
-{
-    char section[64] = "", name[160];
-    for (char *rest = file, *line; (line = strtok_r(rest, "\n", &rest)) != NULL;) {
-        char *equals = strstr(line, " = ");
-        if (line[0] == '[') {
-            snprintf(section, sizeof(section), "%.*s", (int)strcspn(line + 1, "]"), line + 1);
-        } else if (equals != NULL && line[0] != '#' && line[0] != ' ') {
-            char *value = equals + 3;
-            size_t quoted = value[0] == '"';
-            value[strlen(value) - quoted] = '\0';
-            *equals = '\0';
-            snprintf(name, sizeof(name), "%s.%s", section, line);
-            assert_known(names, name, value + quoted);
-        } else {
-            /* a comment, or a row of the only list */
-            assert_true(line[0] == '#' || strncmp(line, "  [\"", 4) == 0 || line[0] == ']');
-        }
-    }
-}
-
-static void check_json(const struct name_table *names, const struct jin *at, const char *prefix)
-{
-    void *iterator = NULL;
-    const char *key;
-    struct jin value;
-    while (jin_next_member(at, &iterator, &key, &value)) {
-        char name[160];
-        int bytes =
-            snprintf(name, sizeof(name), "%s%s%s", prefix, prefix[0] != '\0' ? "." : "", key);
-        assert_true(bytes > 0 && (size_t)bytes < sizeof(name));
-        if (jin_is_object(&value))
-            check_json(names, &value, name);
-        else
-            assert_known(names, name, "");
-    }
-}
-
 static void check_names(enum export_target target, const struct plan *plan)
 {
-    static struct name_table names;
     char *file = write_plan(target, plan);
-    struct json_document *document;
-    struct error err;
-    load_names(target, &names);
-    if (target == EXPORT_MEGATRON) {
-        check_arguments(&names, file);
-    } else if (target == EXPORT_NEMO) {
-        check_overrides(&names, file);
-    } else if (target == EXPORT_TORCHTITAN) {
-        check_toml(&names, file);
-    } else {
-        assert_ok(json_parse_text(&document, file, strlen(file), "ds_config", &err), &err);
-        struct jin root = json_root(document);
-        check_json(&names, &root, "");
-        json_document_free(document);
-    }
+    check_file(target, file);
     free(file);
 }
 
@@ -406,7 +271,8 @@ static void test_export_level__uneven_stages(void **state)
     struct error err;
     (void)state;
     char *file = write_plan(EXPORT_MEGATRON, &plan);
-    assert_contains(file, "\n--pipeline-model-parallel-layout Ettt|ttL\n");
+    assert_contains(file, "\n--decoder-first-pipeline-num-layers 3\n"
+                          "--decoder-last-pipeline-num-layers 2\n");
     free(file);
     assert_int_equal(export_level(EXPORT_NEMO, EXPORT_STAGES, 0, &plan, &way, &err),
                      STATUS_UNSUPPORTED);
@@ -443,7 +309,7 @@ static void test_export_level__zero_stage(void **state)
         {EXPORT_MEGATRON, {2, 1, 2, 1}, 0, 0},   {EXPORT_DEEPSPEED, {2, 1, 2, 1}, 2, 1},
         {EXPORT_DEEPSPEED, {2, 2, 1, 1}, 3, 2},  {EXPORT_DEEPSPEED, {2, 1, 1, 1}, 3, 3},
         {EXPORT_TORCHTITAN, {2, 1, 1, 1}, 1, 2}, {EXPORT_TORCHTITAN, {2, 1, 1, 1}, 0, 0},
-        {EXPORT_TORCHTITAN, {2, 2, 1, 1}, 0, 2}, {EXPORT_NEMO, {2, 1, 1, 1}, 1, 2},
+        {EXPORT_TORCHTITAN, {2, 2, 1, 1}, 0, 2}, {EXPORT_NEMO, {2, 1, 1, 1}, 1, 1},
         {EXPORT_NEMO, {2, 1, 1, 1}, 3, 2},       {EXPORT_NEMO, {1, 1, 1, 1}, 0, 0},
     };
     (void)state;
@@ -478,7 +344,7 @@ static void test_export_level__mixed_zero_stages(void **state)
     }
 }
 
-/* Stages 0 and 1 in one plan: NeMo has 0 of them, and 2 should that not fit. */
+/* Stages 0 and 1 in one plan: torchtitan has 0 of them, and 2 should that not fit. */
 static void test_export_level__leaner_zero_stage(void **state)
 {
     const struct degrees degrees = {2, 1, 1, 1};
@@ -487,7 +353,7 @@ static void test_export_level__leaner_zero_stage(void **state)
     for (size_t way = 0; way < 3; way++) {
         struct plan plan = make("llama-3-8b", 4, degrees);
         plan.layers[2].zero_stage = 0;
-        assert_int_equal(level(EXPORT_NEMO, EXPORT_ZERO, way, &plan).exists, way < 2);
+        assert_int_equal(level(EXPORT_TORCHTITAN, EXPORT_ZERO, way, &plan).exists, way < 2);
         if (way < 2)
             assert_int_equal(plan.layers[5].zero_stage, levelled[way]);
         plan_clear(&plan);
@@ -649,86 +515,6 @@ static void test_export_target__names(void **state)
     assert_false(export_target_parse("Megatron", &target));
 }
 
-/* ---- layouts ---- */
-
-static struct layout make_layout(void)
-{
-    return (struct layout){
-        .framework = FRAMEWORK_MEGATRON,
-        .devices = 32,
-        .pipeline = 2,
-        .virtual_stages = 1,
-        .data = 4,
-        .tensor = 2,
-        .context = 2,
-        .expert = 1,
-        .schedule = SCHEDULE_1F1B,
-        .sequence_parallel = true,
-        .zero_stage = 1,
-        .shard = 8,
-        .micro_batch = 1,
-        .global_batch = 64,
-        .recompute = RECOMPUTE_FULL,
-        .arithmetic = ARITHMETIC_BF16,
-        .fused_attention = true,
-    };
-}
-
-static enum status write_layout(enum export_target target, const struct layout *layout,
-                                struct text *file, struct error *err)
-{
-    struct model_overrides none = {0};
-    struct model model;
-    struct text notes = {0};
-    assert_ok(model_load(&model, "llama-3-8b", &none, err), err);
-    enum status status = export_layout(target, &model, layout, file, &notes, err);
-    text_free(&notes);
-    return status;
-}
-
-static void test_export_layout__megatron_and_torchtitan(void **state)
-{
-    struct layout layout = make_layout();
-    struct text file = {0};
-    struct error err;
-    (void)state;
-    assert_ok(write_layout(EXPORT_MEGATRON, &layout, &file, &err), &err);
-    assert_contains(file.data, "--context-parallel-size 2\n");
-    assert_contains(file.data, "--use-distributed-optimizer\n");
-    assert_contains(file.data, "--global-batch-size 64\n");
-    assert_contains(file.data, "--recompute-method uniform\n");
-    text_free(&file);
-    layout.zero_stage = 3;
-    file = (struct text){0};
-    assert_ok(write_layout(EXPORT_TORCHTITAN, &layout, &file, &err), &err);
-    assert_contains(file.data, "context_parallel_degree = 2\n");
-    assert_contains(file.data, "data_parallel_shard_degree = 4\n");
-    /* 64 sequences on 4 replicas */
-    assert_contains(file.data, "local_batch_size = 16\n");
-    assert_contains(file.data, "flavor = \"8B\"\n");
-    text_free(&file);
-}
-
-static void test_export_layout__refusals(void **state)
-{
-    struct layout layout = make_layout();
-    struct text file = {0};
-    struct error err;
-    (void)state;
-    assert_int_equal(write_layout(EXPORT_NEMO, &layout, &file, &err), STATUS_UNSUPPORTED);
-    assert_contains(err.message, "context");
-    assert_int_equal(write_layout(EXPORT_TORCHTITAN, &layout, &file, &err), STATUS_UNSUPPORTED);
-    assert_contains(err.message, "ZeRO stage 2");
-    layout.shard = 4;
-    assert_int_equal(write_layout(EXPORT_MEGATRON, &layout, &file, &err), STATUS_UNSUPPORTED);
-    assert_contains(err.message, "4 of 8");
-    layout.shard = 8;
-    layout.arithmetic = ARITHMETIC_FP8;
-    assert_int_equal(write_layout(EXPORT_MEGATRON, &layout, &file, &err), STATUS_UNSUPPORTED);
-    assert_contains(err.message, "fp8");
-    text_free(&file);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -748,8 +534,6 @@ int main(void)
         cmocka_unit_test(test_export_write__refuses_what_is_not_level),
         cmocka_unit_test(test_export_check__refuses_other_models),
         cmocka_unit_test(test_export_target__names),
-        cmocka_unit_test(test_export_layout__megatron_and_torchtitan),
-        cmocka_unit_test(test_export_layout__refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,11 +3,11 @@
 #include "ir/export_ops.h"
 #include <math.h>
 
-/* fused_adam is ZeRO 0; Apex's distributed_fused_adam shards optimizer state and gradients. */
+/* Megatron Core's distributed optimizer is ZeRO 1; Apex's shards optimizer state and gradients. */
 static bool admits_zero(const struct plan *plan, int zero_stage)
 {
     (void)plan;
-    return zero_stage == 0 || zero_stage == 2;
+    return zero_stage <= 2;
 }
 
 static enum status check(const struct plan *plan, struct error *err)
@@ -18,6 +18,11 @@ static enum status check(const struct plan *plan, struct error *err)
         return error_set(err, STATUS_UNSUPPORTED,
                          "NeMo's model.rotary_base is an integer, the model's rope_theta is %g",
                          model->rope_theta);
+    if (model->experts > 0 && (model->shared_ffn > 0 || model->moe_every > 1))
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "NeMo's experts are in every block and have no shared one beside them, "
+                         "the model's (%s) are not so",
+                         model_type_name(model));
     return STATUS_OK;
 }
 
@@ -32,7 +37,8 @@ static void write_model(const struct model *model, struct text *file)
 
     text_printf(file, "model.mcore_gpt=True\nmodel.num_layers=%lld\n", (long long)model->blocks);
     text_printf(file, "model.hidden_size=%lld\n", (long long)model->hidden);
-    text_printf(file, "model.ffn_hidden_size=%lld\n", (long long)model->ffn);
+    text_printf(file, "model.ffn_hidden_size=%lld\n",
+                (long long)(model->experts > 0 ? model->expert_ffn : model->ffn));
     text_printf(file, "model.num_attention_heads=%lld\n", (long long)model->heads);
     text_printf(file, "model.kv_channels=%lld\n", (long long)model->head_dim);
     if (model->kv_heads != model->heads)
@@ -52,8 +58,19 @@ static void write_model(const struct model *model, struct text *file)
     text_append(file, "model.hidden_dropout=0\nmodel.attention_dropout=0\nmodel.ffn_dropout=0\n");
 }
 
+/* Keys that the example's file lacks; ++ sets one whether it is there or not. */
+static void write_experts(const struct export_job *job, struct text *file)
+{
+    const struct model *model = &job->plan->model;
+    text_printf(file, "++model.num_moe_experts=%lld\n++model.moe_router_topk=%lld\n",
+                (long long)model->experts, (long long)model->experts_per_token);
+    text_printf(file, "++model.expert_model_parallel_size=%lld\n", (long long)job->expert);
+}
+
 static void write_split(const struct export_job *job, struct text *file)
 {
+    static const char *const optimizers[] = {"fused_adam", "mcore_distributed_optim",
+                                             "distributed_fused_adam"};
     const struct plan *plan = job->plan;
 
     text_printf(file, "model.micro_batch_size=%lld\n", (long long)plan->micro_batch);
@@ -63,9 +80,12 @@ static void write_split(const struct export_job *job, struct text *file)
     if (plan->virtual_stages > 1)
         text_printf(file, "model.virtual_pipeline_model_parallel_size=%d\n", plan->virtual_stages);
     text_printf(file, "model.sequence_parallel=%s\n", truth(job->sequence_parallel));
+    if (job->context > 1)
+        text_printf(file, "++model.context_parallel_size=%lld\n", (long long)job->context);
+    if (plan->model.experts > 0)
+        write_experts(job, file);
     text_printf(file, "model.optim.name=%s\n",
-                job->zero_stage > 0 && plan->data_parallel > 1 ? "distributed_fused_adam"
-                                                               : "fused_adam");
+                optimizers[plan->data_parallel > 1 ? job->zero_stage : 0]);
 }
 
 static void write_compute(const struct export_job *job, struct text *file)
@@ -77,6 +97,8 @@ static void write_compute(const struct export_job *job, struct text *file)
     };
     text_printf(file, "trainer.precision=%s\n", precisions[job->precision]);
     text_printf(file, "model.megatron_amp_O2=%s\n", truth(job->precision == PRECISION_BF16));
+    if (job->fp8)
+        text_append(file, "model.transformer_engine=True\nmodel.fp8=True\nmodel.fp8_hybrid=True\n");
     if (job->recompute == EXPORT_FULL)
         text_append(file, "model.activations_checkpoint_granularity=full\n"
                           "model.activations_checkpoint_method=uniform\n"
@@ -121,6 +143,11 @@ const struct export_ops export_nemo = {
                   [EXPORT_FULL_FIRST] = true,
                   [EXPORT_SELECTIVE] = true,
                   [EXPORT_KEEP] = true},
+    .context_parallel = true,
+    .expert_parallel = true,
+    .has_experts = true,
+    .framework = FRAMEWORK_MEGATRON,
+    .fp8 = EXPORT_FP8_ALL,
     .admits_zero = admits_zero,
     .check = check,
     .write = write_all,

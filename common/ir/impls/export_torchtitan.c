@@ -61,8 +61,9 @@ static void append_name(const char *name, struct text *file)
     }
 }
 
-static void write_model(const struct model *model, struct text *file, struct text *notes)
+static void write_model(const struct export_job *job, struct text *file, struct text *notes)
 {
+    const struct model *model = &job->plan->model;
     const char *flavor = known_flavor(model);
 
     text_printf(file,
@@ -73,7 +74,7 @@ static void write_model(const struct model *model, struct text *file, struct tex
                 (long long)model->kv_heads, (long long)model->ffn, (long long)model->vocab,
                 model->norm_epsilon, model->rope_theta);
     append_name(flavor != NULL ? flavor : model->name, file);
-    text_append(file, "\"\n\n");
+    text_printf(file, "\"\n%s\n", job->fp8 ? "converters = [\"float8\"]\n" : "");
     if (flavor == NULL)
         text_append(notes,
                     "torchtitan has no flavor of these sizes: give its llama3 one named as in the "
@@ -89,6 +90,8 @@ static void write_training(const struct export_job *job, struct text *file)
     text_printf(file, "[training]\nlocal_batch_size = %lld\nglobal_batch_size = %lld\n",
                 (long long)local, (long long)plan->global_batch);
     text_printf(file, "seq_len = %lld\n", (long long)plan->model.seq_length);
+    if (job->optimizer_away)
+        text_append(file, "enable_cpu_offload = true\n");
     text_printf(file, "mixed_precision_param = \"%s\"\nmixed_precision_reduce = \"float32\"\n\n",
                 job->precision == PRECISION_BF16 ? "bfloat16" : "float32");
 }
@@ -136,10 +139,11 @@ static void write_parallelism(const struct export_job *job, struct text *file)
     const struct plan *plan = job->plan;
     bool shards = job->zero_stage >= 2;
     int64_t data = plan->data_parallel / job->context;
+    int64_t part = shards ? job->shard / job->context : 1;
 
     text_printf(file, "[parallelism]\ndata_parallel_replicate_degree = %lld\n",
-                (long long)(shards ? 1 : data));
-    text_printf(file, "data_parallel_shard_degree = %lld\n", (long long)(shards ? data : 1));
+                (long long)(data / part));
+    text_printf(file, "data_parallel_shard_degree = %lld\n", (long long)part);
     if (shards)
         text_printf(file, "fsdp_reshard_after_forward = \"%s\"\n",
                     job->zero_stage == 3 ? "always" : "never");
@@ -154,11 +158,26 @@ static void write_recompute(const struct export_job *job, struct text *file)
     text_append(file, "\n[activation_checkpoint]\n");
     if (job->recompute == EXPORT_FULL)
         text_append(file, "mode = \"full\"\n");
+    else if (job->recompute == EXPORT_SELECTIVE && job->layout != NULL)
+        text_append(file, "mode = \"selective\"\nselective_ac_option = \"op\"\n");
     else if (job->recompute == EXPORT_FULL_EVERY)
         text_printf(file, "mode = \"selective\"\nselective_ac_option = \"%lld\"\n",
                     (long long)job->recompute_count);
     else
         text_append(file, "mode = \"none\"\n");
+}
+
+/* Names of modules that stay in bf16; one is left out whose name has any of them in it. */
+static void write_fp8(const struct export_job *job, struct text *file)
+{
+    const struct own_blocks *blocks = job->layout->blocks;
+
+    text_append(file, "\n[float8]\nrecipe_name = \"tensorwise\"\n"
+                      "enable_fsdp_float8_all_gather = false\nfilter_fqns = [\"output\"");
+    for (int64_t block = 0; block < blocks->blocks; block++)
+        if (blocks->modes[export_planned_block(job, block)].arithmetic != ARITHMETIC_FP8)
+            text_printf(file, ", \"layers.%lld.\"", (long long)block);
+    text_append(file, "]\n");
 }
 
 /* Without data parallelism to wrap them in, its shared or staged layers stay in fp32. */
@@ -179,10 +198,12 @@ static enum status write_all(const struct export_job *job, struct text *file, st
                              struct error *err)
 {
     TRY(check_precision(job, err));
-    write_model(&job->plan->model, file, notes);
+    write_model(job, file, notes);
     write_training(job, file);
     write_parallelism(job, file);
     write_recompute(job, file);
+    if (job->fp8)
+        write_fp8(job, file);
     text_printf(notes,
                 "start it on %d devices; data, tokenizer, learning rate and checkpoints are yours "
                 "to add\n",
@@ -200,6 +221,11 @@ const struct export_ops export_torchtitan = {
     .precisions = {[PRECISION_FP32] = true, [PRECISION_BF16] = true},
     .recompute = {[EXPORT_FULL] = true, [EXPORT_FULL_EVERY] = true, [EXPORT_SELECTIVE] = true},
     .context_parallel = true,
+    .framework = FRAMEWORK_FSDP,
+    .fp8 = EXPORT_FP8_ANY,
+    .shards_sequences = true,
+    .part_shard = {[2] = true, [3] = true},
+    .optimizer_away = true,
     .admits_zero = admits_zero,
     .check = check,
     .write = write_all,
