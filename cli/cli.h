@@ -38,7 +38,8 @@ struct model_arguments {
      .offset = offsetof(owner, model.source),                                                      \
      .metavar = "MODEL",                                                                           \
      .doc = "HF config.json, or a built-in: gpt2, gpt2-medium, gpt2-large, gpt2-xl, gpt3-175b, "   \
-            "llama-2-7b, llama-3-8b, llama-3-70b, llama-3.1-405b, tinyllama-1.1b, mistral-7b"},    \
+            "llama-2-7b, llama-3-8b, llama-3-70b, llama-3.1-405b, tinyllama-1.1b, mistral-7b, "    \
+            "mixtral-8x7b, qwen2.5-7b, bert-base-uncased"},                                        \
         MODEL_SIZE_ROW(owner, "layers", layers, "transformer blocks (each attention + MLP)"),      \
         MODEL_SIZE_ROW(owner, "hidden", hidden, "width of the residual stream"),                   \
         MODEL_SIZE_ROW(owner, "heads", heads, "attention heads"),                                  \

@@ -44,15 +44,32 @@ static const struct command_spec spec = {
 /* One row of the table: all layers of one kind. */
 struct kind_row {
     enum layer_kind kind;
+    bool has_experts; /* LAYER_MLP: experts in its place */
     int64_t layers;
 };
 
-/* False where the kind of layer does not admit the mode: it has no figure then. */
+static uint64_t row_parameters(const struct model *model, const struct kind_row *row)
+{
+    return row->has_experts ? experts_parameter_count(model, model->experts)
+                            : layer_parameter_count(model, row->kind);
+}
+
+static double row_flops(const struct model *model, const struct kind_row *row,
+                        const struct micro_batch_shape *shape)
+{
+    return row->has_experts ? experts_forward_flops(model, shape)
+                            : layer_forward_flops(model, row->kind, shape);
+}
+
+/* False where the kind of layer does not admit the mode, or the executor cannot run the model: it
+ * has no figure then. */
 static bool saved_bytes(const struct model *model, enum layer_kind kind,
                         struct layer_precision_mode mode, const struct micro_batch_shape *shape,
                         uint64_t *bytes)
 {
-    if (!layer_admits_precision(kind, mode.precision) ||
+    struct error ignored;
+    if (model_check_executable(model, model->name, &ignored) != STATUS_OK ||
+        !layer_admits_precision(kind, mode.precision) ||
         !layer_admits_recompute(kind, mode.recompute))
         return false;
     *bytes = layer_saved_bytes(model, kind, mode, shape);
@@ -63,9 +80,9 @@ static void print_row(const struct model *model, const struct kind_row *row,
                       const struct micro_batch_shape *shape)
 {
     char parameters[UNIT_TEXT_BYTES], flops[UNIT_TEXT_BYTES];
-    printf("%-10s %6lld %16s %14s", layer_kind_name(row->kind), (long long)row->layers,
-           format_grouped(layer_parameter_count(model, row->kind), parameters),
-           format_flops(layer_forward_flops(model, row->kind, shape), flops));
+    printf("%-10s %6lld %16s %14s", row->has_experts ? "experts" : layer_kind_name(row->kind),
+           (long long)row->layers, format_grouped(row_parameters(model, row), parameters),
+           format_flops(row_flops(model, row, shape), flops));
     static const enum precision shown[] = {PRECISION_FP32, PRECISION_BF16};
     for (size_t i = 0; i < COUNT_OF(shown); i++)
         for (int recompute = 0; recompute < RECOMPUTE_COUNT; recompute++) {
@@ -79,21 +96,36 @@ static void print_row(const struct model *model, const struct kind_row *row,
     putchar('\n');
 }
 
+static void print_experts(const struct model *model)
+{
+    char active[UNIT_TEXT_BYTES];
+    printf("%lld experts of %lld columns in %lld of the blocks, %lld a token",
+           (long long)model->experts, (long long)model->expert_ffn,
+           (long long)model_expert_blocks(model), (long long)model->experts_per_token);
+    if (model->shared_ffn > 0)
+        printf(", beside a shared one of %lld", (long long)model->shared_ffn);
+    printf("; a token passes %s parameters\n",
+           format_grouped(model_active_parameter_count(model), active));
+}
+
 static void print_model(const struct model *model, const struct micro_batch_shape *shape)
 {
+    int64_t expert_blocks = model_expert_blocks(model);
     const struct kind_row rows[] = {
-        {LAYER_EMBEDDING, 1},
-        {LAYER_ATTENTION, model->blocks},
-        {LAYER_MLP, model->blocks},
-        {LAYER_HEAD, 1},
+        {LAYER_EMBEDDING, false, 1},
+        {LAYER_ATTENTION, false, model->blocks},
+        {LAYER_MLP, false, model->blocks - expert_blocks},
+        {LAYER_MLP, true, expert_blocks},
+        {LAYER_HEAD, false, 1},
     };
     char count[UNIT_TEXT_BYTES], bytes[UNIT_TEXT_BYTES];
     printf("%s: %s, %lld blocks, hidden %lld, %lld heads (%lld kv), head dim %lld, ffn %lld, vocab "
            "%lld, %s head\n",
-           model->name, model_family_name(model->family), (long long)model->blocks,
-           (long long)model->hidden, (long long)model->heads, (long long)model->kv_heads,
-           (long long)model->head_dim, (long long)model->ffn, (long long)model->vocab,
-           model->tied_head ? "tied" : "untied");
+           model->name, model_type_name(model), (long long)model->blocks, (long long)model->hidden,
+           (long long)model->heads, (long long)model->kv_heads, (long long)model->head_dim,
+           (long long)model->ffn, (long long)model->vocab, model->tied_head ? "tied" : "untied");
+    if (expert_blocks > 0)
+        print_experts(model);
     printf("micro-batch %lld x %lld tokens\n\n", (long long)shape->sequences,
            (long long)shape->seq_length);
     printf("%-10s %6s %16s %14s %35s %35s\n", "", "", "", "", "activations kept, fp32",
@@ -102,27 +134,36 @@ static void print_model(const struct model *model, const struct micro_batch_shap
            "forward", "none", "selective", "full", "none", "selective", "full");
     double flops = 0;
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
-        print_row(model, &rows[i], shape);
-        flops += (double)rows[i].layers * layer_forward_flops(model, rows[i].kind, shape);
+        if (rows[i].layers > 0)
+            print_row(model, &rows[i], shape);
+        flops += (double)rows[i].layers * row_flops(model, &rows[i], shape);
     }
     printf("%-10s %6zu %16s %14s\n\n", "total", model_layer_count(model),
            format_grouped(model_parameter_count(model), count), format_flops(flops, bytes));
-    printf("Figures are of one layer, '-' where it does not know the mode; between layers the "
-           "residual stream keeps %s more each.\n",
-           format_bytes((double)boundary_bytes(model, shape), bytes));
+    struct error reason;
+    if (model_check_executable(model, model->name, &reason) != STATUS_OK)
+        printf("Activations are not known: %s\n", reason.message);
+    else
+        printf("Figures are of one layer, '-' where it does not know the mode; between layers the "
+               "residual stream keeps %s more each.\n",
+               format_bytes((double)boundary_bytes(model, shape), bytes));
 }
 
 static void write_layer(const struct model *model, size_t index,
                         const struct micro_batch_shape *shape, struct jout *out)
 {
     struct layer layer = model_layer(model, index);
-    double flops = layer_forward_flops(model, layer.kind, shape);
+    bool has_experts = layer.kind == LAYER_MLP && model_block_has_experts(model, layer.block);
+    const struct kind_row row = {layer.kind, has_experts, 1};
+    double flops = row_flops(model, &row, shape);
     jout_begin_object(out, NULL);
     jout_int(out, "index", (int64_t)index);
     jout_string(out, "kind", layer_kind_name(layer.kind));
     if (layer.kind == LAYER_ATTENTION || layer.kind == LAYER_MLP)
         jout_int(out, "block", layer.block);
-    jout_int(out, "parameters", (int64_t)layer_parameter_count(model, layer.kind));
+    if (has_experts)
+        jout_int(out, "experts", model->experts);
+    jout_int(out, "parameters", (int64_t)row_parameters(model, &row));
     jout_real(out, "forward_flops", flops);
     jout_real(out, "backward_flops", 2 * flops);
     jout_begin_object(out, "activation_bytes");
@@ -150,6 +191,8 @@ static enum status print_json(const struct model *model, const struct micro_batc
     struct jout *out = jout_new();
     model_write(model, "model", out);
     jout_int(out, "parameters", (int64_t)model_parameter_count(model));
+    if (model->experts > 0)
+        jout_int(out, "active_parameters", (int64_t)model_active_parameter_count(model));
     jout_int(out, "micro_batch", shape->sequences);
     jout_int(out, "seq_length", shape->seq_length);
     jout_int(out, "boundary_bytes", (int64_t)boundary_bytes(model, shape));

@@ -22,6 +22,8 @@ struct plan_options {
     int64_t ranks;
     int64_t global_batch;
     uint64_t memory_cap_bytes;
+    double risk;
+    bool executable;
     const char *weights;
     bool raw_weights;
     const char *pins;
@@ -66,7 +68,22 @@ static const struct option_spec step_rows[] = {
      .type = OPTION_BYTES,
      .offset = offsetof(struct plan_options, memory_cap_bytes),
      .metavar = "SIZE",
-     .doc = "most memory of one rank, held at the 95th percentile, such as 2GiB (none)"},
+     .doc = "most memory of one rank, such as 2GiB (none; with --cluster what a device has)"},
+    {.name = "risk",
+     .type = OPTION_REAL,
+     .offset = offsetof(struct plan_options, risk),
+     .metavar = "SHARE",
+     .fallback = "0.05",
+     .doc = "share of runs that may need more memory than the cap: 0.05 holds it at the 95th "
+            "percentile of the predicted memory",
+     .minimum = 1e-9,
+     .maximum = 0.5},
+    {.name = "executable",
+     .type = OPTION_FLAG,
+     .offset = offsetof(struct plan_options, executable),
+     .doc = "leave out what `temper run` cannot execute and --cluster marks plan-only: context and "
+            "expert parallelism, offload, fp8 and tf32, some schedules; plans from a store are all "
+            "executable"},
 };
 static const struct option_spec search_rows[] = {
     {.name = "weights",
@@ -84,7 +101,9 @@ static const struct option_spec search_rows[] = {
      .offset = offsetof(struct plan_options, pins),
      .metavar = "KEY=VALUE,...",
      .doc = "fix choices: pp, dp, v, schedule, micro-batch, micro-batches, threads, tp, sp, zero, "
-            "recompute, precision; the last five also for one kind, as in zero:mlp=2"},
+            "recompute, precision; the last five also for one kind of layer or for some blocks, as "
+            "in zero:mlp=2, recompute:3-5=full or tp:attention:0=2; with --cluster also cp, ep, "
+            "shard and offload"},
     {.name = "gap",
      .type = OPTION_REAL,
      .offset = offsetof(struct plan_options, gap),
@@ -108,7 +127,7 @@ static const struct option_spec cluster_rows[] = {
      .offset = offsetof(struct plan_options, cluster),
      .metavar = "CLUSTER",
      .doc = "plan from a description instead of a store: h100x1024, a100-80x64 and so on, or a "
-            "cluster file; of all layouts that are the same for every layer"},
+            "cluster file"},
     {.name = "framework",
      .type = OPTION_STRING,
      .offset = offsetof(struct plan_options, framework),
@@ -120,7 +139,8 @@ static const struct option_spec cluster_rows[] = {
      .offset = offsetof(struct plan_options, arithmetic),
      .metavar = "NAME",
      .fallback = "bf16",
-     .doc = "with --cluster: what products are computed in, fp32, tf32, bf16, fp16 or fp8"},
+     .doc = "with --cluster: what products are computed in, fp32, tf32, bf16, fp16 or fp8; or "
+            "bf16,fp8 to choose block by block"},
 };
 static const struct option_spec answer_rows[] = {
     {.name = "explain",
@@ -141,14 +161,14 @@ static const struct option_spec answer_rows[] = {
      .type = OPTION_STRING,
      .offset = offsetof(struct plan_options, pareto),
      .metavar = "AXES",
-     .doc = "the plans that none is better than in all of two or three of time, memory and energy, "
-            "such as time,memory; --weights play no part"},
+     .doc = "the plans that none is better than in all of two or more of time, memory, energy and, "
+            "with --cluster, cost and carbon, such as time,memory; --weights play no part"},
     {.name = "points",
      .type = OPTION_INT,
      .offset = offsetof(struct plan_options, points),
      .metavar = "N",
      .fallback = "16",
-     .doc = "with --pareto: sweep memory in about so many steps; 0 finds every point",
+     .doc = "with --pareto: sweep memory and energy in about so many steps; 0 finds every point",
      .minimum = 0,
      .maximum = 1e6},
     {.name = "csv",
@@ -249,12 +269,14 @@ struct extras {
     const struct exported *exported;
 };
 
-static enum status write_json(const struct planner_result *result, const struct extras *extras,
+static enum status write_json(const struct plan_options *options,
+                              const struct planner_result *result, const struct extras *extras,
                               struct error *err)
 {
     struct jout *out = jout_new();
     enum status status = plan_tell_json(&result->plan, out, err);
     plan_tell_statistics_json(&result->statistics, out);
+    jout_real(out, "risk", options->risk);
     if (extras->explanation != NULL)
         plan_explain_json(extras->explanation, out);
     if (extras->exported != NULL)
@@ -277,6 +299,8 @@ static enum status write_text(const struct plan_options *options,
         fputs(table.data, stdout);
     text_free(&table);
     plan_tell_statistics(&result->statistics);
+    if (options->memory_cap_bytes > 0)
+        printf("the memory cap holds in all but %g %% of runs\n", 100 * options->risk);
     if (options->output != NULL)
         printf("plan written to %s\n", options->output);
     if (status == STATUS_OK)
@@ -299,7 +323,7 @@ static enum status tell_plan(const struct plan_options *options,
                         "were not profiled (temper profile --ranks)",
                         plan->ranks, (long long)options->ranks);
     if (options->json)
-        return write_json(result, extras, err);
+        return write_json(options, result, extras, err);
     return write_text(options, result, extras, err);
 }
 
@@ -389,6 +413,7 @@ static enum status plan_from_store(const struct plan_options *options, struct st
         .ranks = (int)options->ranks,
         .global_batch = options->global_batch,
         .memory_cap_bytes = options->memory_cap_bytes,
+        .risk = options->risk,
         .raw_weights = options->raw_weights,
         .pins_text = options->pins,
         .gap_target = options->gap,
@@ -396,10 +421,13 @@ static enum status plan_from_store(const struct plan_options *options, struct st
         .reporter = console_reporter(),
     };
     TRY(model_from_arguments(&options->model, &model, err));
+    TRY(model_check_executable(&model, options->model.source, err));
     TRY(export_request_check(&options->handover, &model, err));
     TRY(parse_weights(options->weights, &request, err));
     if (options->pins != NULL)
         TRY(pins_parse(&request.pins, options->pins, err));
+    TRY(pins_check_measured(&request.pins, err));
+    TRY(pins_check_model(&request.pins, &model, err));
     TRY(profile_open(&profile, store, options->host, err));
     request.profile = profile;
     enum status status = search(options, &request, err);
@@ -420,20 +448,25 @@ static enum status plan_on_cluster(const struct plan_options *options, struct er
         TRY(pins_parse(&pins, options->pins, err));
     const struct cluster_plan_options cluster = {
         .model = &model,
+        .model_source = options->model.source,
         .cluster = options->cluster,
         .framework = options->framework,
         .arithmetic = options->arithmetic,
         .global_batch = options->global_batch,
         .memory_cap_bytes = options->memory_cap_bytes,
+        .risk = options->risk,
+        .executable = options->executable,
         .weights = {.time = request.weight_time,
                     .memory = request.weight_memory,
                     .energy = request.weight_energy,
                     .raw = options->raw_weights},
         .pins = &pins,
+        .gap_target = options->gap,
         .time_limit_s = options->time_limit_s,
         .top = options->top > 0 ? options->top : CLUSTER_TOP,
         .pareto = options->pareto,
         .csv = options->csv,
+        .svg = options->svg,
         .handover = &options->handover,
         .json = options->json,
     };
@@ -465,13 +498,12 @@ static enum status check_answers(const struct plan_options *options,
         return error_set(err, STATUS_USAGE,
                          "unexpected argument '%s'; plan files go with --compare A.json B.json",
                          positionals->values[0]);
-    bool is_other =
-        options->explain || options->compare || options->svg != NULL || options->output != NULL;
+    bool is_other = options->explain || options->compare || options->output != NULL;
     if (options->cluster != NULL && is_other)
         return error_set(err, STATUS_USAGE,
                          "--cluster prints layouts for another machine's launch scripts: it goes "
-                         "with --top, --pareto, --csv, --export and --json, not with --explain, "
-                         "--compare, --svg or -o");
+                         "with --top, --pareto, --csv, --svg, --export and --json, not with "
+                         "--explain, --compare or -o");
     if (options->pareto == NULL && (options->csv != NULL || options->svg != NULL))
         return error_set(err, STATUS_USAGE, "option --%s goes with --pareto AXES",
                          options->csv != NULL ? "csv" : "svg");
@@ -485,6 +517,7 @@ static enum status run(int argc, char **argv, struct error *err)
     struct store *store = NULL;
     TRY(options_parse(&spec, argc, argv, &options, &positionals, err));
     TRY(export_request_parse(&options.handover, options.export_to, err));
+    options.handover.risk = options.risk;
     TRY(check_answers(&options, &positionals, err));
     if (options.handover.wanted && positionals.count == 1) {
         struct export_source source = {positionals.values[0], options.store, options.host,

@@ -529,6 +529,7 @@ static enum status run(int argc, char **argv, struct error *err)
     struct model model;
     TRY(options_parse(&spec, argc, argv, &options, &positionals, err));
     TRY(model_from_arguments(&options.model, &model, err));
+    TRY(model_check_executable(&model, options.model.source, err));
     double budget_s = options.budget_s > 0 ? options.budget_s : default_budget_s(&model);
     double start_s = clock_s();
     if (comm_launched_ranks() == 0)

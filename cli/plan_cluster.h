@@ -3,22 +3,26 @@
 #define TEMPER_CLI_PLAN_CLUSTER_H
 
 #include "cli/plan_export.h"
-#include "planner/layouts.h"
+#include "planner/cluster_search.h"
 #include "planner/planner.h"
 
 struct cluster_plan_options {
     const struct model *model;
-    const char *cluster;    /* "h100x1024", or a cluster file */
-    const char *framework;  /* whose behaviour is predicted */
-    const char *arithmetic; /* of matrix products */
+    const char *model_source; /* as the user named it */
+    const char *cluster;      /* "h100x1024", or a cluster file */
+    const char *framework;    /* whose behaviour is predicted */
+    const char *arithmetic;   /* of matrix products; "bf16,fp8": chosen block by block */
     int64_t global_batch;
     uint64_t memory_cap_bytes; /* 0: what the device has */
+    double risk;               /* that memory exceeds it */
+    bool executable;           /* leave out what `temper run` cannot execute */
     struct layout_weights weights;
     const struct pins *pins; /* of all layers alike; those of single kinds are refused */
-    double time_limit_s;
-    int64_t top;                           /* layouts to print */
-    const char *pareto;                    /* axes of the front to print instead; NULL: none */
-    const char *csv;                       /* file for the front; NULL: none */
+    double gap_target, time_limit_s;
+    int64_t top;           /* layouts to print */
+    const char *pareto;    /* axes of the front to print instead; NULL: none */
+    unsigned axes;         /* the same as bits of enum front_axis, once they are parsed */
+    const char *csv, *svg; /* files for the front; NULL: none */
     const struct export_request *handover; /* of the best one */
     bool json;
 };
@@ -26,5 +30,9 @@ struct cluster_plan_options {
 /* Prints the answer. STATUS_INFEASIBLE: no layout fits; the message says how far the leanest is
  * from it. */
 enum status plan_for_cluster(const struct cluster_plan_options *options, struct error *err);
+
+/* What was asked: model, cluster, framework. */
+void cluster_plan_head(const struct cluster_plan_options *options, const struct cluster *cluster,
+                       struct text *out);
 
 #endif

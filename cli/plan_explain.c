@@ -1,5 +1,6 @@
 #include "cli/plan_explain.h"
 #include "base/units.h"
+#include "cli/plan_tell.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -34,10 +35,13 @@ static void append_choice(const struct explained_choice *choice, struct text *ou
 static void append_choices(const struct explanation *explanation, struct text *out)
 {
     bool has_better = false;
-    text_append(
-        out, "\nwhat each choice gains over the best plan that chooses otherwise\n"
-             "  choice                         here                         next best       gain %"
-             "  proven        time  memory (p95)\n");
+    char memory[PERCENTILE_BYTES];
+    text_printf(
+        out,
+        "\nwhat each choice gains over the best plan that chooses otherwise\n"
+        "  choice                         here                         next best       gain "
+        "%%  proven        time  %12s\n",
+        plan_percentile_head(explanation->risk, memory));
     for (size_t i = 0; i < explanation->count; i++) {
         const struct explained_choice *choice = &explanation->choices[i];
         append_choice(choice, out);
@@ -78,8 +82,8 @@ static void append_memory_row(const struct explanation *explanation,
 static void append_memory(const struct explanation *explanation, struct text *out)
 {
     char needs[UNIT_TEXT_BYTES];
-    text_printf(out, "\nmemory: the plan needs %s a rank at the 95th percentile; ",
-                format_bytes(explanation->memory_bytes, needs));
+    text_printf(out, "\nmemory: the plan needs %s a rank, in all but %g %% of runs; ",
+                format_bytes(explanation->memory_bytes, needs), 100 * explanation->risk);
     text_append(out, !explanation->has_cap     ? "there is no cap, so none binds"
                      : explanation->cap_binds  ? "the cap binds"
                      : explanation->is_stopped ? "not searched to the end"
@@ -113,7 +117,8 @@ static void choice_json(const struct explained_choice *choice, struct jout *out)
         jout_real(out, "gain", choice->gain);
         jout_real(out, "least_gain", choice->least_gain);
         jout_real(out, "time_s", choice->time_s);
-        jout_real(out, "memory_p95_bytes", choice->memory_bytes);
+        jout_real(out, "memory_p95_bytes", choice->memory_p95_bytes);
+        jout_real(out, "memory_held_bytes", choice->memory_bytes);
         jout_real(out, "energy_j", choice->energy_j);
     }
     jout_end(out);
@@ -128,7 +133,8 @@ static void memory_json(const struct explained_memory *memory, struct jout *out)
         jout_real(out, "saving", memory->saving);
         jout_real(out, "most_saving", memory->most_saving);
         jout_real(out, "time_s", memory->time_s);
-        jout_real(out, "memory_p95_bytes", memory->memory_bytes);
+        jout_real(out, "memory_p95_bytes", memory->memory_p95_bytes);
+        jout_real(out, "memory_held_bytes", memory->memory_bytes);
     }
     jout_end(out);
 }
@@ -142,7 +148,9 @@ void plan_explain_json(const struct explanation *explanation, struct jout *out)
     jout_end(out);
     jout_bool(out, "has_cap", explanation->has_cap);
     jout_bool(out, "cap_binds", explanation->cap_binds);
-    jout_real(out, "memory_p95_bytes", explanation->memory_bytes);
+    jout_real(out, "risk", explanation->risk);
+    jout_real(out, "memory_p95_bytes", explanation->memory_p95_bytes);
+    jout_real(out, "memory_held_bytes", explanation->memory_bytes);
     jout_real(out, "from_bytes", explanation->from_bytes);
     jout_begin_array(out, "memory");
     for (size_t i = 0; i < explanation->memory_count; i++)

@@ -83,8 +83,8 @@ static enum status run_trial(struct leveller *work, struct trial *trial, bool *r
     if (!trial->is_predicted)
         return STATUS_OK;
     trial->objective = planner_objective(&plan->objective, &plan->prediction);
-    double missing =
-        memory_quantile_bytes(plan->prediction.memory_bytes) - (double)plan->memory_cap_bytes;
+    double missing = memory_held_bytes(plan->prediction.memory_bytes, work->request->risk) -
+                     (double)plan->memory_cap_bytes;
     if (plan->memory_cap_bytes > 0 && missing > 0) {
         *runs = false;
         work->least_missing_bytes = fmin(work->least_missing_bytes, missing);
@@ -170,7 +170,7 @@ static void note_loss(const struct leveller *work, enum export_field field,
     const struct prediction *before = &work->now.plan.prediction, *after = &best->plan.prediction;
     bool is_known = work->now.is_predicted && best->is_predicted;
     out->losses[out->loss_count++] = (struct export_loss){
-        .field = field,
+        .field = export_field_name(field),
         .way = best->way,
         .time_share =
             is_known ? (after->time_s.value - before->time_s.value) / work->planned_s : NAN,
@@ -194,7 +194,7 @@ static enum status level_all(struct leveller *work, struct exported *out, struct
 
 /* ---- writing ---- */
 
-static enum status save(const struct exported *exported, struct error *err)
+enum status exported_save(const struct exported *exported, struct error *err)
 {
     const struct text *file = &exported->file;
     if (exported->request.path == NULL)
@@ -232,20 +232,7 @@ enum status plan_export(const struct export_request *request, const struct profi
     if (status == STATUS_OK)
         status = export_write(request->target, &out->plan, &out->file, &out->notes, err);
     if (status == STATUS_OK)
-        status = save(out, err);
-    if (status != STATUS_OK)
-        exported_free(out);
-    return status;
-}
-
-enum status layout_export(const struct export_request *request, const struct model *model,
-                          const struct layout *layout, struct exported *out, struct error *err)
-{
-    *out = (struct exported){.request = *request, .is_predicted = true};
-    enum status status =
-        export_layout(request->target, model, layout, &out->file, &out->notes, err);
-    if (status == STATUS_OK)
-        status = save(out, err);
+        status = exported_save(out, err);
     if (status != STATUS_OK)
         exported_free(out);
     return status;
@@ -319,8 +306,7 @@ enum status plan_export_file(const struct export_request *request,
 static void loss_row(const struct export_loss *loss, struct text *out)
 {
     char memory[UNIT_TEXT_BYTES];
-    text_printf(out, "  %s: %s instead of the plan's; ", export_field_name(loss->field),
-                loss->way.text);
+    text_printf(out, "  %s: %s instead of the plan's; ", loss->field, loss->way.text);
     if (isnan(loss->time_share))
         text_printf(out, "what it costs is not known%s%s\n",
                     loss->unknown.message[0] != '\0' ? ": " : "", loss->unknown.message);
@@ -391,7 +377,7 @@ void exported_json(const struct exported *exported, struct jout *out)
     for (size_t i = 0; i < exported->loss_count; i++) {
         const struct export_loss *loss = &exported->losses[i];
         jout_begin_object(out, NULL);
-        jout_string(out, "field", export_field_name(loss->field));
+        jout_string(out, "field", loss->field);
         jout_string(out, "runs", loss->way.text);
         jout_int(out, "layers", (int64_t)loss->way.changed);
         jout_real(out, "time_share", loss->time_share);

@@ -11,6 +11,7 @@ struct export_request {
     bool wanted;
     enum export_target target;
     const char *path; /* borrowed; NULL: the file's text is printed */
+    double risk;      /* that memory exceeds the plan's cap; 0: MEMORY_RISK */
 };
 
 /* "megatron" or "megatron=FILE"; NULL wants nothing. STATUS_USAGE lists the targets. */
@@ -22,17 +23,20 @@ enum status export_request_check(const struct export_request *request, const str
 
 /* A field that the target does not run as planned. */
 struct export_loss {
-    enum export_field field;
+    const char *field; /* as export_field_name or layout_field_name says it */
     struct export_way way;
     double time_share;    /* of the plan's step time, added; NAN: could not be predicted */
     double memory_bytes;  /* added; NAN likewise */
     struct error unknown; /* why not */
 };
 
+enum { EXPORT_LOSSES_MAX = 10 };
+
 struct exported {
     struct export_request request;
-    struct plan plan; /* as the target runs it, with its prediction; owned */
-    struct export_loss losses[EXPORT_FIELD_COUNT];
+    struct plan
+        plan; /* as the target runs it, with its prediction; of a layout that alone; owned */
+    struct export_loss losses[EXPORT_LOSSES_MAX];
     size_t loss_count;
     bool is_predicted; /* the whole of what the target runs */
     double time_share; /* of the plan's step time, that the target's is longer */
@@ -61,8 +65,7 @@ struct export_source {
 enum status plan_export_file(const struct export_request *request,
                              const struct export_source *source, struct error *err);
 
-/* A layout, which is level by itself; for exported_text and exported_json. */
-enum status layout_export(const struct export_request *request, const struct model *model,
-                          const struct layout *layout, struct exported *out, struct error *err);
+/* Write the file that the request names, if it names one. */
+enum status exported_save(const struct exported *exported, struct error *err);
 
 #endif

@@ -11,9 +11,6 @@ struct plan_front_options {
     bool json;
 };
 
-/* "time,memory" as bits of enum front_axis (planner/front.h); a wrong text is STATUS_USAGE. */
-enum status front_axes_parse(const char *text, unsigned *out, struct error *err);
-
 /* A wrong `axes` is STATUS_USAGE. */
 enum status plan_front(const struct planner_request *request,
                        const struct plan_front_options *options, struct error *err);

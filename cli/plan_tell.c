@@ -107,6 +107,13 @@ void plan_shape_cells(const struct plan *plan, struct text *out)
                 plan->threads);
 }
 
+const char *plan_percentile_head(double risk, char buffer[PERCENTILE_BYTES])
+{
+    (void)snprintf(buffer, PERCENTILE_BYTES, "memory (p%.6g)",
+                   100 * (1 - (risk > 0 ? risk : MEMORY_PROCESS)));
+    return buffer;
+}
+
 const char *plan_energy_cell(double energy_j, char buffer[UNIT_TEXT_BYTES])
 {
     return isnan(energy_j) ? "absent" : format_joules(energy_j, buffer);

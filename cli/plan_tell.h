@@ -22,6 +22,9 @@ enum status plan_tell_infeasible(const struct infeasibility *why, bool json, str
 /* Ranks, degrees, schedule, micro-batch and threads: the end of a table's head and of its rows. */
 extern const char plan_shape_head[];
 void plan_shape_cells(const struct plan *plan, struct text *out);
+/* "memory (p95)" for a risk of 0.05 (which 0 stands for): what a cap is held against. */
+enum { PERCENTILE_BYTES = 32 };
+const char *plan_percentile_head(double risk, char buffer[PERCENTILE_BYTES]);
 /* "absent" for a quantity that is not known, else its value. */
 const char *plan_energy_cell(double energy_j, char buffer[UNIT_TEXT_BYTES]);
 

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 
-static void append_row(const struct top *top, size_t index, struct text *out)
+static void append_row(const struct top *top, size_t index, double risk, struct text *out)
 {
     const struct plan *plan = &top->plans[index];
     const struct prediction *prediction = &plan->prediction;
@@ -18,23 +18,21 @@ static void append_row(const struct top *top, size_t index, struct text *out)
     text_printf(out, "  %4zu  %10.6g  %+7.2f  %6.3g  %10s  %12s  %10s   ", index + 1,
                 plan->objective.value, 100 * (plan->objective.value - best) / best,
                 100 * plan->objective.gap, format_seconds(prediction->time_s.value, time),
-                format_bytes(memory_quantile_bytes(prediction->memory_bytes), memory),
+                format_bytes(memory_held_bytes(prediction->memory_bytes, risk), memory),
                 plan_energy_cell(is_absent ? NAN : prediction->energy_j.value, energy));
     plan_shape_cells(plan, out);
     text_append(out, "\n");
 }
 
-static void append_table(const struct top *top, size_t most, struct text *out)
+static void append_table(const struct top *top, size_t most, double risk, struct text *out)
 {
-    char seconds[UNIT_TEXT_BYTES];
+    char seconds[UNIT_TEXT_BYTES], memory[PERCENTILE_BYTES];
     const struct plan_objective *terms = &top->plans[0].objective;
     text_printf(out, "the best plans that differ in what the ranks do: %zu\n\n", top->count);
-    text_printf(out,
-                "  plan   objective  + best%%  gap %%         time  memory (p95)      energy   "
-                "%s\n",
-                plan_shape_head);
+    text_printf(out, "  plan   objective  + best%%  gap %%         time  %12s      energy   %s\n",
+                plan_percentile_head(risk, memory), plan_shape_head);
     for (size_t i = 0; i < top->count; i++)
-        append_row(top, i, out);
+        append_row(top, i, risk, out);
     text_printf(out, "\nobjective = %g T + %g M + %g E, %s\n", terms->weight_time,
                 terms->weight_memory, terms->weight_energy,
                 terms->raw ? "in s, GiB, J" : "each as a multiple of its best alone");
@@ -50,10 +48,10 @@ static void append_table(const struct top *top, size_t most, struct text *out)
                 format_seconds(top->statistics.seconds, seconds));
 }
 
-static enum status tell_text(const struct top *top, size_t most, struct error *err)
+static enum status tell_text(const struct top *top, size_t most, double risk, struct error *err)
 {
     struct text table = {0};
-    append_table(top, most, &table);
+    append_table(top, most, risk, &table);
     enum status status = text_check(&table, err);
     if (status == STATUS_OK)
         fputs(table.data, stdout);
@@ -99,7 +97,8 @@ enum status plan_top(const struct planner_request *request, const struct plan_to
     TRY(status);
     status = write_plans(&top, options->output, err);
     if (status == STATUS_OK)
-        status = options->json ? tell_json(&top, err) : tell_text(&top, (size_t)options->most, err);
+        status = options->json ? tell_json(&top, err)
+                               : tell_text(&top, (size_t)options->most, request->risk, err);
     top_clear(&top);
     return status;
 }

@@ -1,5 +1,7 @@
 #include "traces/scatter.h"
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 enum {
     WIDTH_PX = 860,
@@ -21,11 +23,14 @@ static const char style[] =
     "text{font:12px system-ui,-apple-system,\"Segoe UI\",Roboto,\"Helvetica Neue\",Arial,"
     "\"DejaVu Sans\",sans-serif;fill:var(--soft);font-variant-numeric:tabular-nums}"
     ".paper{fill:var(--bg)}.name{font-size:17px;font-weight:600;fill:var(--ink)}"
-    ".mark{font-size:11px;fill:var(--ink)}"
+    ".mark{font-size:11px;fill:var(--ink);paint-order:stroke;stroke:var(--bg);stroke-width:2.5px}"
     ".grid{stroke:var(--grid)}.base,.tick{stroke:var(--line)}"
     "path{fill:none;stroke:var(--accent);stroke-width:1.4;stroke-opacity:.55;"
     "vector-effect:non-scaling-stroke}"
     "circle{fill:var(--c,var(--accent));stroke:var(--bg);stroke-width:1}"
+    ".rest{fill:none;stroke:var(--soft);stroke-width:3.2;stroke-opacity:.28;stroke-linecap:round}"
+    ".note{font-size:11.5px;font-weight:600;fill:var(--ink);paint-order:stroke;stroke:var(--bg);"
+    "stroke-width:3px;stroke-linejoin:round}"
     ".s0{--c:#3f7fd0}.s1{--c:#2f9aa8}.s2{--c:#7d9a3c}.s3{--c:#d2902f}.s4{--c:#c9503c}</style>\n";
 
 static int shade_of(double shade)
@@ -82,21 +87,93 @@ static void append_stairs(const struct scatter *scatter, const struct plot *plot
     path_end(&path);
 }
 
-/* So near to the one before that their labels would lie over each other. */
-static bool is_crowded(const struct scatter *scatter, const struct plot *plot, size_t index)
+/* Where text stands already, in pixels; what finds no free place is left out. */
+struct box {
+    double left, right, top, bottom;
+};
+
+struct labels {
+    struct box boxes[2 * LABELS_MAX]; /* [count] */
+    size_t count;
+};
+
+static bool overlaps(const struct box *a, const struct box *b)
 {
-    enum { NEAR_PX = 16 };
-    const struct scatter_point *point = &scatter->points[index];
-    if (index == 0)
-        return false;
-    double x = plot_x(plot, point->x) - plot_x(plot, point[-1].x);
-    double y = plot_y(plot, point->y) - plot_y(plot, point[-1].y);
-    return fabs(x) * PLOT_WIDTH_PX / 100 < NEAR_PX && fabs(y) < NEAR_PX;
+    return a->left < b->right && b->left < a->right && a->top < b->bottom && b->top < a->bottom;
 }
 
-static void append_point(const struct scatter *scatter, const struct plot *plot, size_t index)
+static bool take_place(struct labels *labels, const struct box *box)
 {
-    const struct scatter_point *point = &scatter->points[index];
+    if (labels->count == sizeof(labels->boxes) / sizeof(*labels->boxes))
+        return false;
+    for (size_t i = 0; i < labels->count; i++)
+        if (overlaps(&labels->boxes[i], box))
+            return false;
+    labels->boxes[labels->count++] = *box;
+    return true;
+}
+
+/* Of text whose baseline begins here. */
+static struct box text_box(double x, double baseline, size_t characters)
+{
+    const double character_px = 7, ascent_px = 10, descent_px = 3;
+    return (struct box){x, x + character_px * (double)characters, baseline - ascent_px,
+                        baseline + descent_px};
+}
+
+/* Beside the dot, on the side where there is room. */
+static void append_note(const struct plot *plot, const struct scatter_point *point,
+                        struct labels *labels)
+{
+    enum { AWAY_PX = 10, MARGIN_PX = 20, FAR_DOWN_PX = PLOT_HEIGHT_PX - 8 };
+    double x = plot_x(plot, point->x), x_px = x * PLOT_WIDTH_PX / 100;
+    double y = plot_y(plot, point->y), baseline = y > FAR_DOWN_PX ? y - 4 : y + 4;
+    struct box box = text_box(x_px + AWAY_PX, baseline, strlen(point->note));
+    bool is_right = box.right > PLOT_WIDTH_PX + MARGIN_PX;
+    if (is_right) { /* above the points on its left */
+        baseline -= 13;
+        box = text_box(x_px - AWAY_PX - (box.right - box.left), baseline, strlen(point->note));
+    }
+    (void)take_place(labels, &box);
+    text_printf(plot->out,
+                "<text class=\"note\" x=\"%.3f%%\" y=\"%.1f\" dx=\"%d\" text-anchor=\"%s\">", x,
+                baseline, is_right ? -AWAY_PX : AWAY_PX, is_right ? "end" : "start");
+    text_append_html(plot->out, point->note);
+    text_append(plot->out, "</text>\n");
+}
+
+/* Above the dot or below it. */
+static void append_label(const struct plot *plot, const struct scatter_point *point,
+                         struct labels *labels)
+{
+    static const double places_px[] = {-6, 15};
+    double x = plot_x(plot, point->x), y = plot_y(plot, point->y);
+    for (size_t i = 0; i < sizeof(places_px) / sizeof(*places_px); i++) {
+        const struct box box =
+            text_box(x * PLOT_WIDTH_PX / 100 + 7, y + places_px[i], strlen(point->label));
+        if (!take_place(labels, &box))
+            continue;
+        text_printf(plot->out, "<text class=\"mark\" x=\"%.3f%%\" y=\"%.1f\" dx=\"7\">", x,
+                    y + places_px[i]);
+        text_append_html(plot->out, point->label);
+        text_append(plot->out, "</text>\n");
+        return;
+    }
+}
+
+static void append_labels(const struct scatter *scatter, const struct plot *plot)
+{
+    struct labels labels = {.count = 0};
+    for (size_t i = 0; i < scatter->count; i++)
+        if (scatter->points[i].note != NULL)
+            append_note(plot, &scatter->points[i], &labels);
+    for (size_t i = 0; scatter->count <= LABELS_MAX && i < scatter->count; i++)
+        if (scatter->points[i].note == NULL)
+            append_label(plot, &scatter->points[i], &labels);
+}
+
+static void append_point(const struct plot *plot, const struct scatter_point *point)
+{
     struct text *out = plot->out;
     double x = plot_x(plot, point->x), y = plot_y(plot, point->y);
     char class[8] = "dot";
@@ -109,15 +186,39 @@ static void append_point(const struct scatter *scatter, const struct plot *plot,
                 y);
     text_append_html(out, point->words);
     text_append(out, "</title></circle>\n");
-    if (scatter->count > LABELS_MAX)
-        return;
-    text_printf(out, "<text class=\"mark\" x=\"%.3f%%\" y=\"%.1f\" dx=\"7\">", x,
-                is_crowded(scatter, plot, index) ? y + 15 : y - 6);
-    text_append_html(out, point->label);
-    text_append(out, "</text>\n");
 }
 
-void scatter_append(const struct scatter *scatter, struct text *out)
+/* One path of many dots; one dot for each cell of a fine grid, however many points are in it. */
+static enum status append_rest(const struct scatter *scatter, const struct plot *plot,
+                               struct error *err)
+{
+    enum {
+        CELL_PX = 3,
+        COLUMNS = PLOT_WIDTH_PX / CELL_PX + 1,
+        ROWS = PLOT_HEIGHT_PX / CELL_PX + 1
+    };
+    if (scatter->rest_count == 0)
+        return STATUS_OK;
+    bool *is_drawn = calloc((size_t)COLUMNS * ROWS, sizeof(*is_drawn));
+    if (!is_drawn)
+        return error_memory(err, (size_t)COLUMNS * ROWS * sizeof(*is_drawn), "a drawing");
+    text_append(plot->out, "<path class=\"rest\" d=\"");
+    for (size_t i = 0; i < scatter->rest_count; i++) {
+        double x = plot_x(plot, scatter->rest[i].x) * PLOT_WIDTH_PX / 100;
+        double y = plot_y(plot, scatter->rest[i].y);
+        if (!(x >= 0 && x <= PLOT_WIDTH_PX && y >= 0 && y <= PLOT_HEIGHT_PX))
+            continue;
+        size_t cell = (size_t)(y / CELL_PX) * COLUMNS + (size_t)(x / CELL_PX);
+        if (!is_drawn[cell])
+            text_printf(plot->out, "M%.0f %.0fh0", x, y);
+        is_drawn[cell] = true;
+    }
+    text_append(plot->out, "\"/>\n");
+    free(is_drawn);
+    return STATUS_OK;
+}
+
+enum status scatter_append(const struct scatter *scatter, struct text *out, struct error *err)
 {
     const struct plot plot = {
         .out = out, .height_px = PLOT_HEIGHT_PX, .x = scatter->x, .y = scatter->y};
@@ -126,9 +227,12 @@ void scatter_append(const struct scatter *scatter, struct text *out)
     text_printf(out, "<svg x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" overflow=\"visible\">\n",
                 LEFT_PX, TOP_PX, PLOT_WIDTH_PX, PLOT_HEIGHT_PX);
     plot_axes(&plot);
+    TRY(append_rest(scatter, &plot, err));
     if (scatter->has_stairs)
         append_stairs(scatter, &plot);
     for (size_t i = 0; i < scatter->count; i++)
-        append_point(scatter, &plot, i);
+        append_point(&plot, &scatter->points[i]);
+    append_labels(scatter, &plot);
     text_append(out, "</svg>\n</svg>\n");
+    return STATUS_OK;
 }

@@ -19,7 +19,8 @@ static const struct unit axis_units[][UNITS_MAX] = {
     [AXIS_SECONDS] = {{1e-9, "ns"}, {1e-6, "us"}, {1e-3, "ms"}, {1, "s"}},
     [AXIS_BYTES] =
         {{1, "B"}, {1024.0, "KiB"}, {1048576.0, "MiB"}, {1073741824.0, "GiB"}, {0x1p40, "TiB"}},
-    [AXIS_JOULES] = {{1e-6, "uJ"}, {1e-3, "mJ"}, {1, "J"}, {1e3, "kJ"}, {1e6, "MJ"}},
+    [AXIS_JOULES] = {{1e-6, "uJ"}, {1e-3, "mJ"}, {1, "J"}, {1e3, "kJ"}, {1e6, "MJ"}, {1e9, "GJ"}},
+    [AXIS_GRAMS] = {{1e-3, "mg"}, {1, "g"}, {1e3, "kg"}, {1e6, "t"}},
 };
 
 /* The largest unit that the axis's end fills at least once. */
@@ -36,7 +37,7 @@ static struct unit axis_scale(const struct axis *axis)
 
 struct axis axis_fit(double low, double high, enum axis_unit unit, const char *title)
 {
-    struct axis axis = {low, high, unit, title};
+    struct axis axis = {.low = low, .high = high, .unit = unit, .title = title};
     if (!isfinite(low) || !isfinite(high) || low > high) {
         axis.low = 0;
         axis.high = 1;
@@ -51,6 +52,20 @@ struct axis axis_fit(double low, double high, enum axis_unit unit, const char *t
     return axis;
 }
 
+struct axis axis_around(double low, double high, enum axis_unit unit, const char *title)
+{
+    const double share = 0.06, wide = 8; /* times */
+    if (low > 0 && high > wide * low) {
+        double margin = pow(high / low, share);
+        struct axis axis = axis_fit(low / margin, high * margin, unit, title);
+        axis.is_log = true;
+        return axis;
+    }
+    double margin = share * (high - low);
+    double from = low >= 0 ? fmax(0, low - margin) : low - margin;
+    return axis_fit(from, high + margin, unit, title);
+}
+
 void axis_title(const struct axis *axis, struct text *out)
 {
     struct unit unit = axis_scale(axis);
@@ -59,14 +74,21 @@ void axis_title(const struct axis *axis, struct text *out)
         text_printf(out, " (%s)", unit.name);
 }
 
+static double axis_share(const struct axis *axis, double value)
+{
+    if (axis->is_log)
+        return log(value / axis->low) / log(axis->high / axis->low);
+    return (value - axis->low) / (axis->high - axis->low);
+}
+
 double plot_x(const struct plot *plot, double x)
 {
-    return 100 * (x - plot->x.low) / (plot->x.high - plot->x.low);
+    return 100 * axis_share(&plot->x, x);
 }
 
 double plot_y(const struct plot *plot, double y)
 {
-    return plot->height_px * (1 - (y - plot->y.low) / (plot->y.high - plot->y.low));
+    return plot->height_px * (1 - axis_share(&plot->y, y));
 }
 
 /* 1, 2 or 5 times a power of ten, so that about TICKS_ABOUT steps fill the range. */
@@ -93,33 +115,62 @@ static void tick_label(double value, double step, struct text *out)
         text_printf(out, "%.*f", decimals, value);
 }
 
+static void draw_tick(const struct plot *plot, bool is_x, double at)
+{
+    struct text *out = plot->out;
+    if (is_x) {
+        double x = plot_x(plot, at);
+        text_printf(out,
+                    "<line class=\"tick\" x1=\"%.3f%%\" x2=\"%.3f%%\" y1=\"%d\" y2=\"%d\"/>"
+                    "<text x=\"%.3f%%\" y=\"%d\" text-anchor=\"middle\">",
+                    x, x, plot->height_px, plot->height_px + 5, x, plot->height_px + 18);
+    } else {
+        double y = plot_y(plot, at);
+        text_printf(out,
+                    "<line class=\"grid\" x1=\"0\" x2=\"100%%\" y1=\"%.1f\" y2=\"%.1f\"/>"
+                    "<text x=\"-8\" y=\"%.1f\" text-anchor=\"end\">",
+                    y, y, y + 4);
+    }
+}
+
+/* 1, 2, 5, 10, 20 and so on; over many powers of ten these alone. */
+static void draw_log_ticks(const struct plot *plot, bool is_x)
+{
+    static const double factors[] = {1, 2, 5};
+    const struct axis *axis = is_x ? &plot->x : &plot->y;
+    double scale = axis_scale(axis).size;
+    double low = axis->low / scale, high = axis->high / scale;
+    size_t used = log10(high / low) > 3 ? 1 : sizeof(factors) / sizeof(*factors);
+    double power = pow(10, floor(log10(low)));
+    for (int i = 0; i < TICKS_MAX && power <= high; i++, power *= 10) {
+        for (size_t k = 0; k < used; k++) {
+            double value = factors[k] * power;
+            if (value < low || value > high)
+                continue;
+            draw_tick(plot, is_x, value * scale);
+            text_printf(plot->out, "%.6g</text>\n", value);
+        }
+    }
+}
+
 static void draw_ticks(const struct plot *plot, bool is_x)
 {
     const struct axis *axis = is_x ? &plot->x : &plot->y;
-    struct text *out = plot->out;
     double scale = axis_scale(axis).size;
     double low = axis->low / scale, high = axis->high / scale;
     double step = tick_step(high - low, axis->unit == AXIS_STEPS);
     double first = ceil(low / step - 1e-9);
+    if (axis->is_log) {
+        draw_log_ticks(plot, is_x);
+        return;
+    }
     for (int i = 0; i < TICKS_MAX; i++) {
         double value = (first + i) * step;
         if (value > high + 1e-9 * step)
             return;
-        if (is_x) {
-            double x = plot_x(plot, value * scale);
-            text_printf(out,
-                        "<line class=\"tick\" x1=\"%.3f%%\" x2=\"%.3f%%\" y1=\"%d\" y2=\"%d\"/>"
-                        "<text x=\"%.3f%%\" y=\"%d\" text-anchor=\"middle\">",
-                        x, x, plot->height_px, plot->height_px + 5, x, plot->height_px + 18);
-        } else {
-            double y = plot_y(plot, value * scale);
-            text_printf(out,
-                        "<line class=\"grid\" x1=\"0\" x2=\"100%%\" y1=\"%.1f\" y2=\"%.1f\"/>"
-                        "<text x=\"-8\" y=\"%.1f\" text-anchor=\"end\">",
-                        y, y, y + 4);
-        }
-        tick_label(value, step, out);
-        text_append(out, "</text>\n");
+        draw_tick(plot, is_x, value * scale);
+        tick_label(value, step, plot->out);
+        text_append(plot->out, "</text>\n");
     }
 }
 

@@ -11,12 +11,20 @@
 
 /* How an axis divides and writes its values; all but AXIS_PLAIN choose one unit for the whole axis.
  */
-enum axis_unit { AXIS_PLAIN, AXIS_STEPS, AXIS_SECONDS, AXIS_BYTES, AXIS_JOULES };
+enum axis_unit {
+    AXIS_PLAIN,
+    AXIS_STEPS,
+    AXIS_SECONDS,
+    AXIS_BYTES,
+    AXIS_JOULES,
+    AXIS_GRAMS,
+};
 
 struct axis {
     double low, high; /* low < high: see axis_fit */
     enum axis_unit unit;
     const char *title; /* without the unit */
+    bool is_log;       /* then low > 0 */
 };
 
 struct plot {
@@ -27,6 +35,9 @@ struct plot {
 
 /* low and high around the given values, made distinct and finite. */
 struct axis axis_fit(double low, double high, enum axis_unit unit, const char *title);
+/* For values from low to high, with a margin on both sides, logarithmic where they differ widely.
+ */
+struct axis axis_around(double low, double high, enum axis_unit unit, const char *title);
 /* "activations (MiB)". */
 void axis_title(const struct axis *axis, struct text *out);
 

@@ -66,3 +66,21 @@ double stats_median(double *values, size_t count)
         return values[middle];
     return values[middle - 1] + (values[middle] - values[middle - 1]) / 2;
 }
+
+/* Newton's method on the tail Q(z) = erfc(z / sqrt 2) / 2 from z = 0: the tail is convex there, so
+ * that every step stays on the near side of the root. */
+double normal_deviations(double risk)
+{
+    enum { STEPS_MAX = 200 };
+    const double root_half = 0.70710678118654752440, root_two_pi = 2.50662827463100050242;
+    if (risk > 0.5)
+        return -normal_deviations(1 - risk);
+    double z = 0;
+    for (int i = 0; i < STEPS_MAX; i++) {
+        double step = (0.5 * erfc(z * root_half) - risk) * root_two_pi * exp(0.5 * z * z);
+        z += step;
+        if (step <= 1e-15 * z)
+            break;
+    }
+    return z;
+}

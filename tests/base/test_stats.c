@@ -110,6 +110,36 @@ static void test_stats__median(void **state)
     assert_true(stats_median(with_nan, 5) == 3);
 }
 
+/* The upper tail of the normal distribution by its definition: an integral, by Simpson's rule. */
+static double tail(double z)
+{
+    enum { PANELS = 20000 };
+    const double end = z + 40, root_two_pi = 2.50662827463100050242;
+    double step = (end - z) / PANELS, sum = 0;
+    for (int i = 0; i <= PANELS; i++) {
+        double x = z + i * step, weight = i == 0 || i == PANELS ? 1 : i % 2 == 1 ? 4 : 2;
+        sum += weight * exp(-0.5 * x * x);
+    }
+    return sum * step / 3 / root_two_pi;
+}
+
+static void test_stats__normal_deviations(void **state)
+{
+    (void)state;
+    /* Tabulated quantiles. */
+    assert_near(normal_deviations(0.05), 1.6448536269514722, 1e-13);
+    assert_near(normal_deviations(0.01), 2.3263478740408408, 1e-13);
+    assert_near(normal_deviations(0.001), 3.0902323061678132, 1e-13);
+    assert_true(fabs(normal_deviations(0.5)) < 1e-15);
+    const double risks[] = {0.4, 0.1586, 0.02, 1e-4, 1e-6, 1e-9, 1e-12};
+    for (size_t i = 0; i < sizeof(risks) / sizeof(*risks); i++) {
+        double z = normal_deviations(risks[i]);
+        assert_near(tail(z), risks[i], 1e-9);
+        assert_true(fabs(normal_deviations(1 - risks[i]) + z) < 1e-3);
+        assert_true(i == 0 || z > normal_deviations(risks[i - 1]));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -118,6 +148,7 @@ int main(void)
         cmocka_unit_test(test_stats__negative_values_have_extremes),
         cmocka_unit_test(test_stats__relative_error),
         cmocka_unit_test(test_stats__median),
+        cmocka_unit_test(test_stats__normal_deviations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

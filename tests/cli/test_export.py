@@ -101,5 +101,63 @@ class Export(Test):
         self.refused(1, ["no/such"], *PLAN, "--export", "nemo=no/such/file")
 
 
+CLUSTER = ("plan", "--model", "llama-3-8b", "--seq-length", "8192", "--global-batch", "64",
+           "--cluster", "h100x16", "--pin", "pp=4,dp=2,tp=2,micro-batch=1,v=1,zero=1,sp=on")
+
+
+class ExportOfLayouts(Test):
+    """Llama-3-8B on 16 devices is quickest with fewer blocks on the first and the last stage."""
+
+    def test_as_planned(self):
+        answer = self.json(*CLUSTER, "--export", "megatron")
+        blocks = [stage["blocks"] for stage in answer["stages"]]
+        self.assertEqual(sum(blocks), 32)
+        self.assertNotEqual(len(set(blocks)), 1)
+        export = answer["export"]
+        self.assertEqual((export["losses"], export["time_share"]), ([], 0))
+        lines = export["text"].splitlines()
+        self.assertIn(f"--decoder-first-pipeline-num-layers {blocks[0]}", lines)
+        self.assertIn(f"--decoder-last-pipeline-num-layers {blocks[-1]}", lines)
+
+    def test_price_of_equal_stages(self):
+        """What NeMo runs instead is a uniform layout: its price is that of the list's."""
+        answer = self.json(*CLUSTER, "--top", "1000", "--export", "nemo")
+        (uniform,) = [row for row in answer["layouts"][1:]
+                      if row["recompute"] == "none" and row["schedule"] == "1f1b"
+                      and row["shard"] == 2 and row["offload"] in ("none", None)]
+        (loss,) = answer["export"]["losses"]
+        self.assertEqual(loss["field"], "stage")
+        self.assertGreater(loss["time_share"], 0)
+        self.assertAlmostEqual(answer["time_s"] * (1 + loss["time_share"]), uniform["time_s"],
+                               places=9)
+        self.assertAlmostEqual(loss["memory_bytes"],
+                               uniform["memory_bytes"] - answer["memory_bytes"], delta=1)
+        self.assertIn("model.optim.name=mcore_distributed_optim\n", answer["export"]["text"])
+
+    def test_another_software(self):
+        """torchtitan has no ZeRO 1: its FSDP is another layout, with a price."""
+        said = self.done(*CLUSTER, "--export", "torchtitan=t.toml").stdout
+        self.assertIn("zero_stage: ZeRO stage 2 of fsdp instead of the plan's", said)
+        self.assertIn("data_parallel_shard_degree = 2\n", (self.folder / "t.toml").read_text())
+
+    def test_more_is_recomputed_to_fit(self):
+        planned = self.json(*CLUSTER, "--export", "nemo")
+        cap = planned["memory_bytes"] * 1.03
+        export = self.json(*CLUSTER, "--memory-cap", f"{int(cap)}", "--export", "nemo")["export"]
+        self.assertEqual([loss["field"] for loss in export["losses"]], ["stage", "recompute"])
+        self.assertGreater(export["losses"][1]["time_share"], 0)
+        self.assertLess(export["losses"][1]["memory_bytes"], 0)
+
+    def test_what_does_not_fit(self):
+        """Megatron-LM's weights and gradients are whole on every device, where ZeRO 3 had parts."""
+        plan = ("plan", "--model", "llama-3-8b", "--seq-length", "8192", "--global-batch", "64",
+                "--cluster", "h100x16", "--framework", "fsdp", "--pin",
+                "pp=1,tp=1,cp=1,zero=3,shard=16,recompute=full,micro-batch=1")
+        needed = self.json(*plan)["memory_bytes"]
+        self.refused(3, ["megatron", "missing", "zero_stage", "--memory-cap"], *plan,
+                     "--memory-cap", f"{int(needed * 1.1)}", "--export", "megatron=m.args")
+        self.assertFalse((self.folder / "m.args").exists())
+
+
 if __name__ == "__main__":
     main()

@@ -11,7 +11,7 @@ from harness import MODEL, main, run
 
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden"
 BROKEN_CONFIG = '{"model_type": "gpt2", "n_layer": 2, "n_embd": "wide"}\n'
-FOREIGN_CONFIG = '{"model_type": "bert", "num_hidden_layers": 2}\n'
+FOREIGN_CONFIG = '{"model_type": "t5", "num_hidden_layers": 2}\n'
 CONTRADICTION = ('{"model_type": "llama", "hidden_size": 32, "num_attention_heads": 3, '
                  '"num_hidden_layers": 1, "intermediate_size": 64, "vocab_size": 64, '
                  '"max_position_embeddings": 16, "rms_norm_eps": 1e-5}\n')

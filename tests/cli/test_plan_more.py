@@ -8,7 +8,7 @@ import xml.etree.ElementTree as xml
 
 from harness import MODEL, Test, main
 
-DOCUMENT = pathlib.Path(__file__).resolve().parents[2] / "docs" / "plan-answers.md"
+DOCUMENTS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 
 
 class Answers(Test):
@@ -32,6 +32,7 @@ class Front(Answers):
             rows = list(csv.DictReader(file))
         self.assertEqual([float(row["time_s"]) for row in rows], times)
         self.assertEqual([float(row["memory_p95_bytes"]) for row in rows], memories)
+        self.assertEqual([float(row["memory_held_bytes"]) for row in rows], memories)
         self.assertEqual({row["energy_j"] for row in rows}, {""})  # not known here: absent, not 0
         drawing = xml.parse(self.folder / "f.svg").getroot()
         titles = [node for node in drawing.iter() if node.tag.endswith("}title")]
@@ -121,6 +122,40 @@ class Explain(Answers):
         self.assertIn("no cap at all", said)
 
 
+class Ranges(Answers):
+    def test_blocks_are_pinned_apart(self):
+        free = self.json(*self.plan("--pin", "pp=1,recompute=none"))
+        pinned = self.json(*self.plan("--pin", "pp=1,recompute=none,recompute:mlp:0=full", "-o",
+                                      "r.json"))
+        layers = [layer["recompute"] for layer in pinned["plan"]["layers"]]
+        self.assertEqual(layers, ["none", "none", "full", "none"])
+        self.assertGreaterEqual(pinned["time_s"], free["time_s"])
+        self.done("run", "r.json", "--data", "text.txt", "--store", "t.db", "--steps", "1")
+
+    def test_refusals(self):
+        self.refused(2, ["recompute:0-3", "blocks 0 to 0"],
+                     *self.plan("--pin", "recompute:0-3=full"))
+        self.refused(2, ["pinned twice"],
+                     *self.plan("--pin", "recompute:0=full,recompute:0=none"))
+        for pin in ("cp=2", "ep=2", "shard=2", "offload=both", "arithmetic:0=fp8"):
+            self.refused(2, [pin.split("=")[0].split(":")[0], "--cluster"],
+                         *self.plan("--pin", pin))
+
+
+class Risk(Answers):
+    def test_smaller_never_has_more_memory(self):
+        lean = self.json(*self.plan("--pin", "pp=1,dp=1", "--weights", "0,1,0"))
+        cap = str(int(lean["memory_bytes"] * 1.5 + 16 * 1024 ** 2))
+        before = float("inf")
+        for risk in ("0.5", "0.05", "0.001"):
+            told = self.json(*self.plan("--pin", "pp=1,dp=1", "--memory-cap", cap, "--risk", risk))
+            self.assertEqual(told["risk"], float(risk))
+            self.assertLessEqual(told["memory_bytes"], before)
+            before = told["memory_bytes"]
+        said = self.done(*self.plan("--pin", "pp=1", "--top", "2", "--risk", "0.01")).stdout
+        self.assertIn("memory (p99)", said)
+
+
 class Compare(Answers):
     def test_terms_add_up_and_choices_differ(self):
         told = self.json("plan", "--compare", "one.json", "two.json")
@@ -174,7 +209,8 @@ class Compare(Answers):
 class Document(Answers):
     def test_every_command_of_the_page_works(self):
         """The page's commands, run on this test's small model."""
-        commands = re.findall(r"^temper plan (.*)$", DOCUMENT.read_text(encoding="utf-8"),
+        commands = re.findall(r"^temper plan (.*)$", 
+                              (DOCUMENTS / "plan-answers.md").read_text(encoding="utf-8"),
                               re.MULTILINE)
         self.assertGreaterEqual(len(commands), 4)
         for command in commands:
@@ -184,6 +220,22 @@ class Document(Answers):
                     self.done("plan", *words)
                 else:
                     self.done("plan", *words, *self.plan("--pin", "pp=1")[1:])
+
+    def test_every_pin_of_the_page_holds(self):
+        """The page's commands on a model of as many blocks; the profile is by kind of layer."""
+        commands = re.findall(r"^temper plan (.*)$",
+                              (DOCUMENTS / "pins.md").read_text(encoding="utf-8"), re.MULTILINE)
+        self.assertEqual(len(commands), 2)
+        plans = [self.json("plan", *shlex.split(command), *MODEL, "--layers", "12",
+                           "--time-limit", "2")["plan"] for command in commands]
+        blocks = [{(index - 1) // 2: layer for index, layer in enumerate(plan["layers"])
+                   if index % 2 == 1} for plan in plans]  # of attention
+        mlps = [layer for index, layer in enumerate(plans[1]["layers"]) if index % 2 == 0]
+        self.assertEqual([block for block, layer in blocks[0].items()
+                          if layer["recompute"] == "full"], [3, 4, 5])
+        self.assertEqual(plans[0]["pipeline"], 1)
+        self.assertEqual([blocks[1][0]["tensor_parallel"], blocks[1][1]["tensor_parallel"]], [2, 2])
+        self.assertEqual([mlps[1 + block]["zero_stage"] for block in (2, 3, 4)], [1, 1, 1])
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ static int meshes_of(int ranks, struct mesh out[MESHES_MAX])
 int parity_values(enum parity_dimension dimension, int ranks)
 {
     static const int values[PARITY_DIMENSIONS] = {
-        [PARITY_SCHEDULE] = SCHEDULE_COUNT,
+        [PARITY_SCHEDULE] = SCHEDULE_RUN_COUNT,
         [PARITY_ZERO] = MIXED_ZERO + 1,
         [PARITY_RECOMPUTE] = MIXED_RECOMPUTE + 1,
         [PARITY_PRECISION] = MIXED_PRECISION + 1,

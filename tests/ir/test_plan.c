@@ -298,6 +298,8 @@ static void test_plan__each_broken_split_is_named(void **state)
     BREAK(p.global_batch = 25, "global_batch': must be micro_batch 4 times micro_batches 2 times "
                                "data_parallel 3 = 24, is 25");
     BREAK(p.schedule = SCHEDULE_1F1B, "schedule': 1f1b has 1 virtual stage, not 2");
+    BREAK((p.schedule = SCHEDULE_ZB_H1, p.virtual_stages = 1),
+          "schedule': 'zb-h1' is planned but not run: has to be gpipe, 1f1b or interleaved");
     BREAK(p.virtual_stages = 1, "schedule': interleaved needs 2 or more virtual_stages, not 1");
     BREAK((p.micro_batches = 1, p.global_batch = 12),
           "schedule': interleaved needs micro_batches in multiples of pipeline 2, not 1");

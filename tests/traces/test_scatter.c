@@ -27,12 +27,18 @@ static struct scatter scatter_of_three(void)
                             .has_stairs = true};
 }
 
+static void append(const struct scatter *scatter, struct text *text)
+{
+    struct error err;
+    assert_int_equal(scatter_append(scatter, text, &err), STATUS_OK);
+}
+
 static void test_scatter__is_a_file_with_every_point(void **state)
 {
     (void)state;
     struct scatter scatter = scatter_of_three();
     struct text text = {0};
-    scatter_append(&scatter, &text);
+    append(&scatter, &text);
     assert_false(text.failed);
     assert_true(strncmp(text.data, "<svg xmlns=", 11) == 0);
     assert_int_equal(occurrences(text.data, "<svg"), occurrences(text.data, "</svg>"));
@@ -51,12 +57,12 @@ static void test_scatter__stairs_leave_out_what_is_dominated(void **state)
     (void)state;
     struct scatter scatter = scatter_of_three();
     struct text text = {0};
-    scatter_append(&scatter, &text);
+    append(&scatter, &text);
     assert_non_null(strstr(text.data, "M200.0 87.5l0 0L400.0 87.5L400.0 175.0L800.0 175.0"));
     text_free(&text);
     text = (struct text){0};
     scatter.has_stairs = false;
-    scatter_append(&scatter, &text);
+    append(&scatter, &text);
     assert_null(strstr(text.data, "<path"));
     text_free(&text);
 }
@@ -68,11 +74,44 @@ static void test_scatter__shades_tell_the_third_quantity(void **state)
     struct text text = {0};
     scatter.shade_low = "least energy";
     scatter.shade_high = "most energy";
-    scatter_append(&scatter, &text);
+    append(&scatter, &text);
     assert_non_null(strstr(text.data, "least energy"));
     assert_int_equal(occurrences(text.data, "<circle class=\"s0\""), 2); /* legend and point */
     assert_int_equal(occurrences(text.data, "<circle class=\"s1\""), 1);
     assert_int_equal(occurrences(text.data, "<circle class=\"s4\""), 2);
+    text_free(&text);
+}
+
+/* Three are in the plot's box, two of them in one place; a fourth is left of it, a fifth above. */
+static void test_scatter__rest_is_drawn_once_a_place(void **state)
+{
+    (void)state;
+    static const struct scatter_dot rest[] = {
+        {3e9, 3.5}, {3e9, 3.5}, {4.5e9, 2}, {-1e9, 2}, {2e9, 9}};
+    struct scatter scatter = scatter_of_three();
+    struct text text = {0};
+    scatter.rest = rest;
+    scatter.rest_count = 5;
+    scatter.has_stairs = false;
+    append(&scatter, &text);
+    assert_int_equal(occurrences(text.data, "class=\"rest\""), 1);
+    assert_int_equal(occurrences(text.data, "h0"), 2);
+    text_free(&text);
+}
+
+static void test_scatter__notes_stand_in_place_of_labels(void **state)
+{
+    (void)state;
+    struct scatter_point noted[3];
+    struct scatter scatter = scatter_of_three();
+    struct text text = {0};
+    memcpy(noted, points, sizeof(noted));
+    noted[2].note = "fastest: 1 s & what more there is";
+    scatter.points = noted;
+    append(&scatter, &text);
+    assert_non_null(strstr(text.data, "fastest: 1 s &amp; what more there is"));
+    assert_non_null(strstr(text.data, "text-anchor=\"end\">fastest")); /* at 80 % of the width */
+    assert_int_equal(occurrences(text.data, "class=\"mark\""), 2);
     text_free(&text);
 }
 
@@ -82,6 +121,8 @@ int main(void)
         cmocka_unit_test(test_scatter__is_a_file_with_every_point),
         cmocka_unit_test(test_scatter__stairs_leave_out_what_is_dominated),
         cmocka_unit_test(test_scatter__shades_tell_the_third_quantity),
+        cmocka_unit_test(test_scatter__rest_is_drawn_once_a_place),
+        cmocka_unit_test(test_scatter__notes_stand_in_place_of_labels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -107,6 +107,32 @@ static void test_svg__level_outside_is_not_drawn(void **state)
     text_free(&text);
 }
 
+/* Wide ranges are logarithmic: equal factors are equal lengths, and ticks are 1, 2, 5. */
+static void test_svg__wide_axes_are_logarithmic(void **state)
+{
+    (void)state;
+    struct text text = {0};
+    struct axis narrow = axis_around(1, 7, AXIS_SECONDS, "t");
+    struct axis wide = axis_around(0.01, 100, AXIS_SECONDS, "t");
+    struct axis some = axis_around(0.5, 20, AXIS_SECONDS, "t");
+    assert_false(narrow.is_log);
+    assert_true(narrow.low < 1 && narrow.high > 7);
+    assert_true(wide.is_log && some.is_log);
+    assert_true(wide.low > 0 && wide.low < 0.01 && wide.high > 100);
+    const struct plot plot = {.out = &text, .height_px = 100, .x = wide, .y = some};
+    double step = plot_x(&plot, 0.1) - plot_x(&plot, 0.01);
+    assert_true(fabs(plot_x(&plot, 100) - plot_x(&plot, 10) - step) < 1e-9);
+    assert_true(fabs(plot_y(&plot, 1) - plot_y(&plot, 2) - plot_y(&plot, 10) + plot_y(&plot, 20)) <
+                1e-9);
+    plot_axes(&plot);
+    assert_non_null(strstr(text.data, ">0.01</text>"));
+    assert_null(strstr(text.data, ">0.02</text>")); /* four powers of ten: no ticks between */
+    assert_non_null(strstr(text.data, ">0.5</text>"));
+    assert_non_null(strstr(text.data, ">5</text>"));
+    assert_non_null(strstr(text.data, ">20</text>"));
+    text_free(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -116,6 +142,7 @@ int main(void)
         cmocka_unit_test(test_svg__steps_have_whole_ticks),
         cmocka_unit_test(test_svg__path_breaks_at_gaps_and_stays_inside),
         cmocka_unit_test(test_svg__level_outside_is_not_drawn),
+        cmocka_unit_test(test_svg__wide_axes_are_logarithmic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

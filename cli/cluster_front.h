@@ -1,0 +1,17 @@
+/* `temper plan --cluster --pareto`: the front of all layouts as a table, CSV, SVG or JSON. */
+#ifndef TEMPER_CLI_CLUSTER_FRONT_H
+#define TEMPER_CLI_CLUSTER_FRONT_H
+
+#include "cli/plan_cluster.h"
+
+/* Before anything is priced: axes that the cluster gives no figures for are refused by name.
+ * STATUS_USAGE. */
+enum status cluster_front_check(const struct cluster_plan_options *options,
+                                const struct cluster *cluster, unsigned *axes, struct error *err);
+
+/* `list` holds all layouts that fit, at least one, and afterwards the front of them. */
+enum status cluster_front_tell(const struct cluster_plan_options *options,
+                               const struct cluster *cluster, struct layout_list *list,
+                               struct error *err);
+
+#endif
