@@ -42,84 +42,6 @@ static uint64_t stage_bytes(const struct problem *problem, size_t stage,
 
 /* ---- which strategies ---- */
 
-/* What replacing b by a adds to the objective at most. With one stage the maxima are sums: tau and
- * gamma are costs like any other; else the other stages may hide what a saves. */
-static double added_cost(const struct problem *problem, const struct stage_terms *a,
-                         const struct stage_terms *b)
-{
-    double tau = a->tau - b->tau, gamma = a->gamma - b->gamma;
-    if (problem->stages > 1) {
-        tau = fmax(tau, 0);
-        gamma = fmax(gamma, 0);
-    }
-    return a->cost - b->cost + problem->weight_tau * tau + problem->weight_gamma * gamma;
-}
-
-static double added_spend(const struct problem *problem, const struct stage_terms *a,
-                          const struct stage_terms *b)
-{
-    double tau = a->tau - b->tau, gamma = a->gamma - b->gamma;
-    if (problem->stages > 1) {
-        tau = fmax(tau, 0);
-        gamma = fmax(gamma, 0);
-    }
-    return a->spend - b->spend + problem->spend_tau * tau + problem->spend_gamma * gamma;
-}
-
-/* What replacing b by a adds to a stage's scratch at most, at this level. */
-static uint64_t added_scratch(const struct scratch_level *level, const struct strategy *a,
-                              const struct strategy *b)
-{
-    uint64_t with = a->scratch_bytes > level->low_bytes ? a->scratch_bytes : level->low_bytes;
-    uint64_t before = b->scratch_bytes > level->low_bytes ? b->scratch_bytes : level->low_bytes;
-    return with > before ? with - before : 0;
-}
-
-/* Replacing b by a never costs or spends more and never needs more bytes. */
-static bool strategy_dominates(const struct problem *problem, size_t stage,
-                               const struct scratch_level *level, const struct strategy *a,
-                               const struct strategy *b)
-{
-    if ((problem->transitions && a->group != b->group) ||
-        (problem->needs & b->traits & ~a->traits) != 0)
-        return false;
-    const struct stage_terms x = problem_stage_terms(problem, stage, a);
-    const struct stage_terms y = problem_stage_terms(problem, stage, b);
-    bool sends = problem->stages > 1;
-    if (x.bytes + added_scratch(level, a, b) > y.bytes)
-        return false;
-    if (problem_has_budget(problem) &&
-        added_spend(problem, &x, &y) + (sends ? fmax(a->send_spend - b->send_spend, 0) : 0) > 0)
-        return false;
-    return added_cost(problem, &x, &y) + (sends ? fmax(a->send_cost - b->send_cost, 0) : 0) <= 0;
-}
-
-static void admit_class(const struct problem *problem, size_t stage,
-                        const struct scratch_level *level, size_t class, struct admitted *out)
-{
-    const struct layer_class *of = problem_class(problem, stage, class);
-    out->count = 0;
-    for (size_t s = 0; s < of->strategy_count; s++) {
-        const struct strategy *candidate = &of->strategies[s];
-        if (candidate->scratch_bytes > level->high_bytes || !strategy_is_admitted(candidate))
-            continue;
-        size_t kept = 0;
-        bool beaten = false;
-        for (size_t i = 0; i < out->count && !beaten; i++)
-            beaten = strategy_dominates(problem, stage, level, &of->strategies[out->strategies[i]],
-                                        candidate);
-        if (beaten)
-            continue;
-        for (size_t i = 0; i < out->count; i++) {
-            const struct strategy *other = &of->strategies[out->strategies[i]];
-            if (!strategy_dominates(problem, stage, level, candidate, other))
-                out->strategies[kept++] = out->strategies[i];
-        }
-        out->strategies[kept++] = s;
-        out->count = kept;
-    }
-}
-
 /* The i-th strategy admitted of a class. */
 static const struct strategy *admitted_strategy(const struct problem *problem, size_t stage,
                                                 const struct stage_bounds *at, size_t class,
@@ -573,155 +495,110 @@ static void fill_chains(struct bounds *bounds, int view, double *interval)
     }
 }
 
-/* ---- levels of scratch ---- */
-
-static int compare_bytes(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
-/* With one stage, which has layers of all classes, a limit below this admits nothing for some. */
-static uint64_t least_limit(const struct problem *problem, const size_t *class_layers)
-{
-    uint64_t most = 0;
-    for (size_t c = 0; problem->stages == 1 && c < problem->class_count; c++) {
-        const struct layer_class *of = problem_class(problem, 0, c);
-        uint64_t least = UINT64_MAX;
-        if (class_layers[c] == 0)
-            continue;
-        for (size_t s = 0; s < of->strategy_count; s++) {
-            uint64_t bytes = of->strategies[s].scratch_bytes;
-            if (strategy_is_admitted(&of->strategies[s]) && bytes < least)
-                least = bytes;
-        }
-        most = least > most && least < UINT64_MAX ? least : most;
-    }
-    return most;
-}
-
-/* The distinct sizes of at least `least`, ascending; returns how many. */
-static size_t scratch_sizes(const struct problem *problem, uint64_t least, uint64_t *sizes)
-{
-    size_t count = 0, kept = 0;
-    for (size_t c = 0; c < problem->places * problem->class_count; c++) {
-        const struct layer_class *of = &problem->classes[c];
-        for (size_t s = 0; s < of->strategy_count; s++) {
-            uint64_t bytes = of->strategies[s].scratch_bytes;
-            if (strategy_is_admitted(&of->strategies[s]))
-                sizes[count++] = bytes > least ? bytes : least;
-        }
-    }
-    if (count > 0)
-        qsort(sizes, count, sizeof(*sizes), compare_bytes);
-    for (size_t i = 0; i < count; i++) {
-        if (kept == 0 || sizes[i] != sizes[kept - 1])
-            sizes[kept++] = sizes[i];
-    }
-    return kept;
-}
-
-static bool memory_matters(const struct problem *problem)
-{
-    return problem_most_cap(problem) != PROBLEM_NO_CAP || problem->weight_memory > 0;
-}
-
-/* One level a size, or neighbouring sizes in one where there are too many. */
-static size_t scratch_levels(const struct problem *problem, const uint64_t *sizes, size_t count,
-                             struct scratch_level *levels)
-{
-    size_t kept = 0;
-    if (count == 0 || !memory_matters(problem)) {
-        uint64_t most = count > 0 ? sizes[count - 1] : 0;
-        levels[0] = (struct scratch_level){most, most};
-        return 1;
-    }
-    uint64_t span = sizes[count - 1] - sizes[0];
-    uint64_t width = count > SCRATCH_LEVELS_MAX ? span / SCRATCH_LEVELS_MAX + 1 : 0;
-    for (size_t i = 0; i < count; i++) {
-        if (kept > 0 && sizes[i] - levels[kept - 1].low_bytes < width)
-            levels[kept - 1].high_bytes = sizes[i];
-        else
-            levels[kept++] = (struct scratch_level){sizes[i], sizes[i]};
-    }
-    return kept;
-}
-
-static enum status find_levels(const struct problem *problem, const size_t *class_layers,
-                               struct scratch_level *levels, size_t *level_count, struct error *err)
-{
-    size_t total = strategy_total(problem) * problem->places;
-    uint64_t *sizes = calloc(total, sizeof(*sizes));
-    if (!sizes)
-        return error_memory(err, total * sizeof(*sizes), "the search's bounds");
-    size_t count = scratch_sizes(problem, least_limit(problem, class_layers), sizes);
-    *level_count = scratch_levels(problem, sizes, count, levels);
-    free(sizes);
-    return STATUS_OK;
-}
-
 /* ---- spending ---- */
 
-/* The layer's cheapest strategy with spending at a price, over all stages and without memory. */
-static double priced_spend(const struct bounds *bounds, size_t class, double *cost)
+/* What the layers take, each at its cheapest over all stages and strategies. */
+struct priced_sums {
+    double cost, spend, bytes;
+};
+
+/* With spending at the relaxation's price, and bytes at one price on all stages. */
+static struct priced_sums priced_class(const struct bounds *bounds, size_t class, double byte_price)
 {
     const struct problem *problem = bounds->problem;
-    double best = INFINITY, spend = 0;
+    struct priced_sums best = {.cost = INFINITY};
     for (size_t p = 0; p < problem->stages; p++) {
         const struct layer_class *of = problem_class(problem, p, class);
         const struct stage_shares *share = &bounds->relaxation.shares[p];
         for (size_t s = 0; s < of->strategy_count; s++) {
             const struct stage_terms terms = problem_stage_terms(problem, p, &of->strategies[s]);
-            double relaxed = relaxed_strategy(bounds, p, VIEW_MEAN, 0, &of->strategies[s]);
-            double own = terms.spend + share->tau * problem->spend_tau * terms.tau +
-                         share->gamma * problem->spend_gamma * terms.gamma;
-            if (relaxed < best || (relaxed <= best && own < spend)) {
-                best = relaxed;
-                spend = own;
-            }
+            struct priced_sums own = {
+                .cost = relaxed_strategy(bounds, p, VIEW_MEAN, byte_price, &of->strategies[s]),
+                .spend = terms.spend + share->tau * problem->spend_tau * terms.tau +
+                         share->gamma * problem->spend_gamma * terms.gamma,
+                .bytes = (double)terms.bytes};
+            if (own.cost < best.cost || (own.cost <= best.cost && own.spend < best.spend))
+                best = own;
         }
     }
-    *cost = best;
-    return spend;
+    return best;
 }
 
-static bool price_keeps_budget(struct bounds *bounds, const size_t *class_layers, double price)
+static struct priced_sums priced_chain(struct bounds *bounds, const size_t *class_layers,
+                                       double spend_price, double byte_price)
 {
-    double spend = 0, cost;
-    bounds->relaxation.spend_price = price;
-    for (size_t c = 0; c < bounds->problem->class_count; c++)
-        spend += (double)class_layers[c] * priced_spend(bounds, c, &cost);
-    return problem_affords(bounds->problem, spend);
+    struct priced_sums sums = {0};
+    bounds->relaxation.spend_price = spend_price;
+    for (size_t c = 0; c < bounds->problem->class_count; c++) {
+        if (class_layers[c] == 0)
+            continue;
+        const struct priced_sums own = priced_class(bounds, c, byte_price);
+        double layers = (double)class_layers[c];
+        sums.cost += layers * own.cost;
+        sums.spend += layers * own.spend;
+        sums.bytes += layers * own.bytes;
+    }
+    return sums;
 }
 
-/* The dual is concave in the price, and its slope what the relaxed optimum spends too much. */
+/* The chain's prices of spending and of bytes, and what it may take of them. */
+struct chain_prices {
+    double spend, byte;
+    double spend_cap, bytes_cap;
+};
+
+static bool keeps_cap(struct bounds *bounds, const size_t *class_layers,
+                      const struct chain_prices *prices, bool of_bytes)
+{
+    const struct priced_sums sums = priced_chain(bounds, class_layers, prices->spend, prices->byte);
+    return of_bytes ? sums.bytes <= prices->bytes_cap : sums.spend <= prices->spend_cap;
+}
+
+/* The dual is concave in a price, and its slope what the relaxed optimum takes too much: the least
+ * price that keeps the cap, the other price as it is. */
+static void choose_price(struct bounds *bounds, const size_t *class_layers,
+                         struct chain_prices *prices, bool of_bytes)
+{
+    enum { DOUBLINGS_MAX = 30, HALVINGS = 30 };
+    double *price = of_bytes ? &prices->byte : &prices->spend;
+    double low = 0, high;
+    *price = 0;
+    if (keeps_cap(bounds, class_layers, prices, of_bytes))
+        return;
+    const struct priced_sums sums = priced_chain(bounds, class_layers, prices->spend, prices->byte);
+    double taken = of_bytes ? sums.bytes : sums.spend;
+    high = sums.cost > 0 && sums.cost < INFINITY && taken > 0 ? 1e-3 * sums.cost / taken : 1;
+    *price = high;
+    for (int i = 0; i < DOUBLINGS_MAX && !keeps_cap(bounds, class_layers, prices, of_bytes); i++) {
+        low = *price;
+        *price *= 2;
+    }
+    high = *price;
+    for (int i = 0; i < HALVINGS; i++) {
+        *price = 0.5 * (low + high);
+        if (keeps_cap(bounds, class_layers, prices, of_bytes))
+            high = *price;
+        else
+            low = *price;
+    }
+    *price = high;
+}
+
+/* Where memory is short, too, one price depends on the other: in turns. */
 static void choose_spend_price(struct bounds *bounds, const size_t *class_layers)
 {
-    enum { DOUBLINGS_MAX = 30, HALVINGS = 40 };
-    double cost = 0, spend = 0;
-    if (!problem_has_budget(bounds->problem) || price_keeps_budget(bounds, class_layers, 0)) {
-        bounds->relaxation.spend_price = 0;
-        return;
+    enum { TURNS = 6 };
+    const struct problem *problem = bounds->problem;
+    struct chain_prices prices = {.spend_cap = problem_spend_most(problem)};
+    if (problem_has_budget(problem)) {
+        for (size_t p = 0; p < problem->stages; p++)
+            prices.bytes_cap += (double)problem->rules[p].cap_bytes;
+        for (int turn = 0; turn < TURNS; turn++) {
+            choose_price(bounds, class_layers, &prices, true);
+            choose_price(bounds, class_layers, &prices, false);
+        }
     }
-    for (size_t c = 0; c < bounds->problem->class_count; c++) {
-        double own;
-        spend = fmax(spend, priced_spend(bounds, c, &own));
-        cost = fmax(cost, own < INFINITY ? own : 0);
-    }
-    double low = 0, high = cost > 0 && spend > 0 ? 1e-3 * cost / spend : 1;
-    int doublings = 0;
-    while (doublings++ < DOUBLINGS_MAX && !price_keeps_budget(bounds, class_layers, high)) {
-        low = high;
-        high *= 2;
-    }
-    for (int i = 0; i < HALVINGS; i++) {
-        double middle = 0.5 * (low + high);
-        if (price_keeps_budget(bounds, class_layers, middle))
-            high = middle;
-        else
-            low = middle;
-    }
-    bounds->relaxation.spend_price = high;
+    bounds->relaxation.spend_price = prices.spend;
 }
 
 static void fill_spend(struct bounds *bounds)
@@ -807,7 +684,7 @@ enum status bounds_init(struct bounds *out, const struct problem *problem,
     }
     for (size_t l = 0; l < problem->layer_count; l++)
         class_layers[problem->layer_class[l]]++;
-    status = find_levels(problem, class_layers, levels, &level_count, err);
+    status = scratch_levels(problem, class_layers, levels, &level_count, err);
     if (status == STATUS_OK)
         status = alloc_bounds(out, level_count, err);
     if (status != STATUS_OK)

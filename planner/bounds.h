@@ -16,10 +16,10 @@
 #ifndef TEMPER_PLANNER_BOUNDS_H
 #define TEMPER_PLANNER_BOUNDS_H
 
-#include "planner/problem.h"
+#include "planner/admit.h"
 #include <stdbool.h>
 
-enum { MULTIPLIERS_MAX = 9, SCRATCH_LEVELS_MAX = 16 };
+enum { MULTIPLIERS_MAX = 9 };
 
 /* Whose tau the relaxation counts. */
 enum bound_view {
@@ -28,18 +28,6 @@ enum bound_view {
     BOUND_VIEWS,
     VIEW_OTHERS = BOUND_VIEWS, /* nothing: a stage beside the one at hand in VIEW_PEAK */
     STAGE_VIEWS,
-};
-
-/* The strategies of one class worth trying on one stage at one level: no other is at least as good
- * in every respect. */
-struct admitted {
-    size_t *strategies; /* [count], borrowed from the stage */
-    size_t count;
-};
-
-/* Sizes of scratch, both included. */
-struct scratch_level {
-    uint64_t low_bytes, high_bytes;
 };
 
 /* One stage at one level of scratch. */

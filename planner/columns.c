@@ -137,9 +137,9 @@ static bool exchange_dominates(const struct problem *problem, const struct candi
     return spend + problem->spend_tau * tau + problem->spend_gamma * gamma <= 0;
 }
 
-/* Sort by group and bytes and keep what no other of its group dominates. Only what costs no more can
- * dominate: `by_cost` holds the kept ones of the group, the cheapest last, and what holds more bytes is
- * mostly cheaper, so that few are compared. */
+/* Sort by group and bytes and keep what no other of its group dominates. Only what costs no more
+ * can dominate: `by_cost` holds the kept ones of the group, the cheapest last, and what holds more
+ * bytes is mostly cheaper, so that few are compared. */
 static enum status drop_dominated(struct generation *gen, struct error *err)
 {
     struct candidates *set = &gen->candidates;
@@ -206,7 +206,7 @@ static size_t thin_by_memory(const struct generation *gen, const struct candidat
     return kept;
 }
 
-enum { BUDGET_BUCKETS = 6 };
+enum { BUDGET_SIDE_MAX = 12 };
 
 /* Which of `count` equal parts of low .. high the value is in. */
 static size_t bucket_of(double value, double low, double high, size_t count)
@@ -221,8 +221,10 @@ static size_t bucket_of(double value, double low, double high, size_t count)
 static size_t thin_by_budget(const struct generation *gen, const struct candidate *first,
                              const struct candidate *end, struct candidate *out)
 {
-    const struct candidate *best[BUDGET_BUCKETS * BUDGET_BUCKETS + 2] = {NULL};
-    const size_t leanest = BUDGET_BUCKETS * BUDGET_BUCKETS, thriftiest = leanest + 1;
+    const struct candidate *best[BUDGET_SIDE_MAX * BUDGET_SIDE_MAX + 2] = {NULL};
+    size_t side = (size_t)sqrt((double)gen->options->buckets);
+    side = side < BUDGET_SIDE_MAX ? side : BUDGET_SIDE_MAX;
+    const size_t leanest = side * side, thriftiest = leanest + 1;
     double low = (double)first->label.sums.bytes, high = (double)(end - 1)->label.sums.bytes;
     double least = INFINITY, most = -INFINITY;
     best[leanest] = best[thriftiest] = first;
@@ -233,9 +235,8 @@ static size_t thin_by_budget(const struct generation *gen, const struct candidat
         most = fmax(most, item->label.sums.spend);
     }
     for (const struct candidate *item = first; item < end; item++) {
-        size_t row = bucket_of((double)item->label.sums.bytes, low, high, BUDGET_BUCKETS);
-        size_t cell =
-            row * BUDGET_BUCKETS + bucket_of(item->label.sums.spend, least, most, BUDGET_BUCKETS);
+        size_t row = bucket_of((double)item->label.sums.bytes, low, high, side);
+        size_t cell = row * side + bucket_of(item->label.sums.spend, least, most, side);
         if (!best[cell] || relaxed_cost(gen, item) < relaxed_cost(gen, best[cell]))
             best[cell] = item;
     }

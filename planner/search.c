@@ -17,8 +17,9 @@ static const size_t round_buckets[] = {6, 24, 96};
 static const double first_share = 0.1;
 /* Thinned rounds end when the gap is this small: what is left is the proof's to find. */
 static const double small_gap = 1e-3;
-/* The proof ends when not even this share of the gap can be closed. */
-static const double least_share = 0.02;
+/* More labels are tried before less than the first share of the gap is; the proof ends when not
+ * even the second can be closed with the most labels. */
+static const double small_share = 0.1, least_share = 0.02;
 /* Solutions closer than this are the same: sums in another order differ by as much. */
 static const double same_share = 1e-12;
 
@@ -26,7 +27,7 @@ struct search {
     const struct problem *problem;
     const struct search_options *options;
     struct bounds bounds;
-    size_t *chosen, *glpk_chosen; /* [stages] each */
+    size_t *chosen; /* [stages] */
     struct relaxation relaxation;
     struct assignment trial;
     struct solution *best;
@@ -82,12 +83,19 @@ static enum status offer(struct search *search, struct error *err)
 
 /* ---- rounds ---- */
 
-/* What was chosen among a round's columns. */
+/* What is known of the choices among a round's columns. */
 struct choice {
-    bool found;
-    bool proven;  /* none is below it, or below the threshold */
-    double bound; /* else none is below this */
+    bool proven;  /* none below the threshold is better than the best that was offered */
+    double bound; /* else none is below the least of this and the best */
 };
+
+static enum status offer_columns(struct search *search, const struct columns *columns,
+                                 struct error *err)
+{
+    for (size_t p = 0; p < search->problem->stages; p++)
+        column_assign(columns, &columns->items[search->chosen[p]], &search->trial);
+    return offer(search, err);
+}
 
 /* GLPK takes over where the boxes are too many for the tiling, if the columns are not. */
 static enum status choose(struct search *search, const struct columns *columns,
@@ -99,23 +107,20 @@ static enum status choose(struct search *search, const struct columns *columns,
                                            .gap = search->gap,
                                            .spend_price = search->bounds.relaxation.spend_price,
                                            .limits = limits};
+    bool is_thinned = round->buckets > 0;
     struct tiling tiling = {.chosen = search->chosen,
-                            .relaxation = round->buckets > 0 ? &search->relaxation : NULL};
+                            .relaxation = is_thinned ? &search->relaxation : NULL};
     TRY(tiling_solve(search->problem, columns, &options, &tiling, err));
-    *out = (struct choice){tiling.found, tiling.proven, tiling.bound};
-    if (out->proven || limits_reached(limits) || columns->count > GLPK_COLUMNS_MAX ||
-        round->buckets > 0)
+    *out = (struct choice){.proven = tiling.proven, .bound = tiling.bound};
+    if (tiling.found)
+        TRY(offer_columns(search, columns, err));
+    if (out->proven || is_thinned || columns->count > GLPK_COLUMNS_MAX || limits_reached(limits))
         return STATUS_OK;
-    double threshold = tiling.found ? tiling.value : round->threshold;
-    struct master_result result = {.chosen = search->glpk_chosen};
+    struct master_result result = {.chosen = search->chosen};
+    double threshold = fmin(round->threshold, wanted(search));
     TRY(master_solve(search->problem, columns, threshold, search->gap, limits, &result, err));
-    if (result.found)
-        memcpy(search->chosen, search->glpk_chosen,
-               search->problem->stages * sizeof(*search->chosen));
-    out->found |= result.found;
-    out->proven = result.proven;
-    out->bound = fmax(out->bound, result.bound);
-    return STATUS_OK;
+    *out = (struct choice){.proven = result.proven, .bound = fmax(tiling.bound, result.bound)};
+    return result.found ? offer_columns(search, columns, err) : STATUS_OK;
 }
 
 static enum status run_round(struct search *search, struct round *round, struct error *err)
@@ -129,10 +134,6 @@ static enum status run_round(struct search *search, struct round *round, struct 
     enum status status = columns_generate(&search->bounds, &options, &columns, err);
     if (status == STATUS_OK && (!columns.incomplete || !search->best->found))
         status = choose(search, &columns, round, &choice, err);
-    for (size_t p = 0; status == STATUS_OK && choice.found && p < search->problem->stages; p++)
-        column_assign(&columns, &columns.items[search->chosen[p]], &search->trial);
-    if (status == STATUS_OK && choice.found)
-        status = offer(search, err);
     search->best->labels += columns.label_count;
     search->best->columns += columns.count;
     round->is_complete = !columns.incomplete && round->buckets == 0;
@@ -226,6 +227,48 @@ static enum status improve(struct search *search, struct error *err)
     return STATUS_OK;
 }
 
+/* Bounds that look only below a value leave out more, and so may show that nothing is there. */
+static enum status bounds_below(struct search *search, double value, struct bounds *out,
+                                struct error *err)
+{
+    TRY(bounds_init(out, search->problem, &search->bounds.relaxation, value, err));
+    search->best->bound = fmax(search->best->bound, fmin(value, bounds_total(out)));
+    return STATUS_OK;
+}
+
+/* Halve the gap where nothing can be below its middle. */
+static enum status raise_bound(struct search *search, struct error *err)
+{
+    enum { HALVINGS = 6 };
+    double high = wanted(search);
+    for (int i = 0; i < HALVINGS && high < INFINITY && !is_over(search); i++) {
+        struct bounds narrow;
+        double middle = 0.5 * (search->best->bound + high);
+        TRY(bounds_below(search, middle, &narrow, err));
+        if (search->best->bound < middle)
+            high = middle;
+        bounds_free(&narrow);
+    }
+    return STATUS_OK;
+}
+
+/* An unthinned round below a value, and with the bounds for that. */
+static enum status run_proof(struct search *search, struct round *round, struct error *err)
+{
+    struct bounds wide = search->bounds, narrow;
+    round->is_complete = true;
+    round->bound = round->threshold;
+    TRY(bounds_below(search, round->threshold, &narrow, err));
+    enum status status = STATUS_OK;
+    if (bounds_total(&narrow) < round->threshold) {
+        search->bounds = narrow;
+        status = run_round(search, round, err);
+        search->bounds = wide;
+    }
+    bounds_free(&narrow);
+    return status;
+}
+
 /* Unthinned rounds. What is below the best may need too many labels, then only what is below some
  * value between bound and best is looked for: when there is nothing, the bound has risen, else the
  * best has fallen. */
@@ -242,12 +285,15 @@ static enum status prove(struct search *search, struct error *err)
             return STATUS_OK;
         if (share < 1 && high < INFINITY)
             round.threshold = low + share * (high - low);
-        TRY(run_round(search, &round, err));
+        TRY(run_proof(search, &round, err));
         if (round.is_complete) {
             search->best->bound = fmax(low, round.bound);
             share = labels < most ? fmin(1, 2 * share) : share;
         } else {
-            share *= high < INFINITY || labels >= most ? 0.5 : 1;
+            if (high < INFINITY && (share > small_share || labels >= most))
+                share *= 0.5;
+            if (high == INFINITY && labels >= most)
+                return STATUS_OK;
             labels = labels < most ? 2 * labels : labels;
         }
     }
@@ -271,6 +317,7 @@ static enum status search_rounds(struct search *search, struct error *err)
         return STATUS_OK;
     TRY(sharpen_bounds(search, err));
     TRY(improve(search, err));
+    TRY(raise_bound(search, err));
     return prove(search, err);
 }
 
@@ -283,7 +330,7 @@ enum status problem_solve(const struct problem *problem, const struct search_opt
         .options = options,
         .best = out,
         .gap = fmax(options->gap_target, same_share),
-        .chosen = calloc(2 * problem->stages, sizeof(*search.chosen)),
+        .chosen = calloc(problem->stages, sizeof(*search.chosen)),
         .relaxation.shares = calloc(problem->stages, sizeof(*search.relaxation.shares)),
     };
     enum status status = STATUS_OK;
@@ -291,7 +338,6 @@ enum status problem_solve(const struct problem *problem, const struct search_opt
         status = error_memory(err, problem->stages * sizeof(struct stage_shares), "the search");
         goto free_chosen;
     }
-    search.glpk_chosen = search.chosen + problem->stages;
     status = assignment_alloc(&search.trial, problem->layer_count, err);
     if (status != STATUS_OK)
         goto free_chosen;

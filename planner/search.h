@@ -1,4 +1,8 @@
-/* Solves a problem to a proven optimum, or as far as the limits allow with an honest bound. */
+/* Solves a problem to a proven optimum, or as far as the limits allow with an honest bound.
+ *
+ * Rounds of columns (columns.h) and the choice among them (tiling.h): thinned ones that find good
+ * solutions and prices for the bounds, then unthinned ones that prove. Where the labels below the
+ * best solution are too many, a lower value is refuted first. */
 #ifndef TEMPER_PLANNER_SEARCH_H
 #define TEMPER_PLANNER_SEARCH_H
 
@@ -10,7 +14,9 @@
 struct search_options {
     double upper_bound; /* only solutions below this are wanted; INFINITY: any */
     double gap_target;  /* a solution within this share of the best will do; 0: the best */
-    size_t labels_most; /* stop short of a proof after this many; 0: no such limit */
+    /* No round keeps more labels than this, and the proof ends, closed or not, after twice as many;
+     * 0: no such limit. */
+    size_t labels_most;
     struct search_limits limits;
 };
 
