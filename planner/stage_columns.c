@@ -3,6 +3,7 @@
 #include "base/stats.h"
 #include "costmodel/layout_energy.h"
 #include "costmodel/predict.h"
+#include "planner/mix_chain.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,9 +64,9 @@ static size_t kinds_away_or_not(const struct shape *shape, int64_t block, bool a
     return count;
 }
 
-/* In a shape with offload blocks choose, unless that is pinned or they are pinned in so many ways
- * that kinds would run out; what is kept on the host stands first, as Megatron-LM's
- * --cpu-offloading-num-layers has it. */
+/* In a shape with offload all blocks that keep anything send it to the host, or each chooses
+ * (request.blocks_offload), unless they are pinned in so many ways that kinds would run out; what
+ * is kept on the host stands first, as Megatron-LM's --cpu-offloading-num-layers has it. */
 static size_t admitted_kinds(const struct shape *shape, int64_t block,
                              struct block_kind out[BLOCK_KINDS_MAX])
 {
@@ -73,8 +74,10 @@ static size_t admitted_kinds(const struct shape *shape, int64_t block,
     size_t count = 0;
     if (shape->layout.offload_activations)
         count = kinds_away_or_not(shape, block, true, out);
-    bool all_go = shape->layout.offload_activations && pins->offload >= 0;
-    if (!all_go && (count == 0 || pins->block_count == 0))
+    bool chooses = shape->request->blocks_offload && pins->offload < 0;
+    bool all_go = shape->layout.offload_activations && !chooses;
+    bool has_none = count == 0 && pins->offload < 0;
+    if (has_none || (!all_go && (count == 0 || pins->block_count == 0)))
         count += kinds_away_or_not(shape, block, false, out + count);
     return count;
 }
@@ -99,6 +102,15 @@ static bool is_class(const struct shape *shape, const struct block_class *class,
     return matched == count && class->has_experts == kinds[0].has_experts;
 }
 
+static size_t twin_of(const struct shape *shape, const struct block_kind *kind)
+{
+    size_t twin = 0;
+    while (twin < shape->kind_count && (shape->kinds[twin].has_experts != kind->has_experts ||
+                                        !same_mode(&shape->kinds[twin].mode, &kind->mode)))
+        twin++;
+    return twin;
+}
+
 static enum status add_class(struct shape *shape, const struct block_kind *kinds, size_t count,
                              struct error *err)
 {
@@ -109,7 +121,9 @@ static enum status add_class(struct shape *shape, const struct block_kind *kinds
                          shape->class_count);
     for (size_t i = 0; i < count; i++) {
         class.admitted |= 1u << shape->kind_count;
-        shape->kinds[shape->kind_count++] = kinds[i];
+        shape->kinds[shape->kind_count] = kinds[i];
+        shape->twins[shape->kind_count] = twin_of(shape, &kinds[i]);
+        shape->kind_count++;
     }
     shape->classes[shape->class_count++] = class;
     shape->is_mixed = shape->is_mixed || class.has_experts != shape->classes[0].has_experts;
@@ -146,7 +160,8 @@ static double least_matrices(const struct stage_bytes *bytes, size_t kind)
     return bytes->matrices[kind] - experts + experts / bytes->share.experts.local;
 }
 
-/* Of kinds with experts and without, one without and of as few matrices as either has of its own. */
+/* Of kinds with experts and without, one without and of as few matrices as either has of its own.
+ */
 static void fill_lean_bytes(struct shape *shape, size_t group)
 {
     const struct stage_bytes *bytes = &shape->bytes[group];
@@ -168,6 +183,8 @@ static void fill_lean_bytes(struct shape *shape, size_t group)
             kind.mode.arithmetic = shape->kinds[i].mode.arithmetic;
         kind.mode.offload = kind.mode.offload || shape->kinds[i].mode.offload;
     }
+    if (kind.mode.offload) /* of blocks of two kinds, buffers are of one of each */
+        lean->blocks[0].kept /= 2;
     kind.has_experts = kind.has_experts && !shape->is_mixed;
     shape->lean_kind = kind;
 }
@@ -247,8 +264,7 @@ static void merge_passes(const struct pass_time from[PASS_COUNT], bool slowest,
                          struct pass_time into[PASS_COUNT])
 {
     const struct pass_time *other = &from[PASS_BACKWARD], *own = &into[PASS_BACKWARD];
-    double forward_s =
-        extreme(slowest, pass_s(&from[PASS_FORWARD]), pass_s(&into[PASS_FORWARD]));
+    double forward_s = extreme(slowest, pass_s(&from[PASS_FORWARD]), pass_s(&into[PASS_FORWARD]));
     double weight_s = extreme(slowest, other->weight_s, own->weight_s);
     double inputs_s =
         extreme(slowest, pass_s(other) - other->weight_s, pass_s(own) - own->weight_s);
@@ -327,8 +343,8 @@ static struct stage_work scaled(const struct stage_work *work, double by)
     return out;
 }
 
-/* The whole model as one stage. Exposed communication is no more for a whole than for the sum of its
- * parts, and the mean of the stages no more than the largest. */
+/* The whole model as one stage. Exposed communication is no more for a whole than for the sum of
+ * its parts, and the mean of the stages no more than the largest. */
 static struct stage_work whole_model(const struct shape *shape, size_t group, bool slowest)
 {
     struct stage_entry entry = {.count = 1,
@@ -361,6 +377,35 @@ static bool hides_more_than_it_adds(const struct shape *shape)
 {
     return shape->layout.virtual_stages > 1 || shape->layout.schedule == SCHEDULE_ZB_H1 ||
            waits_for_host(shape);
+}
+
+/* Its passes hide what they do at no other cost than time. */
+static bool is_interleaved(const struct shape *shape)
+{
+    return shape->layout.schedule == SCHEDULE_INTERLEAVED && !waits_for_host(shape);
+}
+
+static void hide_exchanges(const struct stage_work *slowest, struct stage_work *work)
+{
+    work->gather_s = fmin(work->gather_s, slowest->gather_s);
+    work->scatter_s = fmin(work->scatter_s, slowest->scatter_s);
+}
+
+static void hide_reductions(const struct stage_work *slowest, struct stage_work *work)
+{
+    work->reduce_s = fmin(work->reduce_s, slowest->reduce_s);
+    work->renew_s = fmin(work->renew_s, slowest->renew_s);
+}
+
+/* Where longer passes hide more than they add, what the slowest would leave exposed: a stage costs
+ * no less than that, and then it costs no less in slower modes. */
+static void hide_most(const struct shape *shape, const struct stage_work *slowest,
+                      struct stage_work *work)
+{
+    if (waits_for_host(shape))
+        hide_exchanges(slowest, work);
+    if (hides_more_than_it_adds(shape))
+        hide_reductions(slowest, work);
 }
 
 /* Transfers and tied tables, which are the same for all layouts of the shape. */
@@ -461,7 +506,8 @@ static double least_joules(struct shape *shape)
     return sum;
 }
 
-/* Of stages that are the mean of the whole: what they wait for messages falls with what hides it. */
+/* Of stages that are the mean of the whole: what they wait for messages falls with what hides it.
+ */
 static struct stage_span mean_span(const struct shape *shape, const struct stage_work *quickest,
                                    const struct stage_work *slowest)
 {
@@ -476,26 +522,36 @@ static struct stage_span mean_span(const struct shape *shape, const struct stage
 static void bound_shape(struct shape *shape)
 {
     double p = (double)shape->layout.pipeline, fixed = 0;
-    double fill_s = INFINITY, repeat_s = INFINITY, once = INFINITY;
+    double fill_s = INFINITY, repeat_s = INFINITY, once = INFINITY, shown_once = INFINITY;
     for (int64_t stage = 0; stage < shape->layout.pipeline; stage++) {
         size_t group = shape->stage_groups[stage];
         if (stage > 0 && group == shape->stage_groups[stage - 1])
             continue;
-        const struct stage_work quickest = whole_model(shape, group, false);
+        struct stage_work quickest = whole_model(shape, group, false);
         const struct stage_work slowest = whole_model(shape, group, true);
-        const struct stage_work *hides = hides_more_than_it_adds(shape) ? &slowest : &quickest;
+        double shown_s = once_s(&quickest) / p;
+        hide_most(shape, &slowest, &quickest);
+        if (shape->layout.schedule == SCHEDULE_ZB_H1) /* see mix_same_split */
+            hide_exchanges(&slowest, &quickest);
+        if (shape->is_mixed) /* tables count as blocks of a stage's mean size, so that parts may
+                                have less to wait for than the whole */
+            quickest.gather_s = quickest.scatter_s = 0;
         fill_s = fmin(fill_s, stage_span(&shape->layout, &quickest).fill_s);
         repeat_s = fmin(repeat_s, mean_span(shape, &quickest, &slowest).repeat_s);
-        once = fmin(once, once_s(hides) / p);
+        once = fmin(once, once_s(&quickest) / p);
+        /* of all stages' means: longer ones repeat more than they hide */
+        shown_once = fmin(shown_once, is_interleaved(shape) ? shown_s : once_s(&quickest) / p);
         fixed = fixed_s(shape, &quickest);
     }
     shape->fixed = shape->prices.second * fixed;
     shape->least_repeat = shape->prices.second * repeat_s;
-    shape->least = shape->fixed + shape->prices.second * (fill_s + repeat_s + once);
+    shape->least_others = shape->fixed + shape->prices.second * (fill_s + once);
     if (shape->prices.joule > 0)
-        shape->least += shape->prices.joule * least_joules(shape);
+        shape->least_others += shape->prices.joule * least_joules(shape);
     if (shape->prices.byte > 0)
-        shape->least += shape->prices.byte * least_bytes(shape);
+        shape->least_others += shape->prices.byte * least_bytes(shape);
+    shape->least =
+        shape->least_others + shape->least_repeat + shape->prices.second * (shown_once - once);
 }
 
 /* ---- opening ---- */
@@ -514,6 +570,8 @@ static enum status fill_shape(struct shape *shape, struct error *err)
 {
     TRY(classify(shape, err));
     shape->prices = unit_prices(shape->request);
+    shape->deviations = normal_deviations(
+        shape->request->layouts->risk > 0 ? shape->request->layouts->risk : MEMORY_RISK);
     shape->least_device_bytes = INFINITY;
     shape->space->step.layout = &shape->layout;
     shape->space->step.micro_batches = (double)layout_micro_batches(&shape->layout);
@@ -599,17 +657,36 @@ static unsigned kinds_of(const struct mix_set *one_item)
     return kinds;
 }
 
+/* Have the limits been reached? */
+static bool is_cut(struct shape *shape)
+{
+    shape->is_cut = shape->is_cut || limits_reached(&shape->request->layouts->limits);
+    return shape->is_cut;
+}
+
+/* Sets that are larger are not made: mix_chain.h has a few of their mixes. */
+static size_t mixes_most(const struct shape *shape)
+{
+    enum { MIXES_MOST = 5000 };
+    return shape->request->mixes_most > 0 ? shape->request->mixes_most : MIXES_MOST;
+}
+
+/* No set after one that is too large. */
 static enum status series_reach(struct shape *shape, size_t group, size_t class, size_t items,
                                 struct error *err)
 {
     struct mix_series *series = &shape->series[group][class];
     if (series->count > items)
         return STATUS_OK;
+    if (series->count > 0 && series->sets[series->count - 1].count > mixes_most(shape))
+        return STATUS_OK;
     struct mix_set *grown = realloc(series->sets, (items + 1) * sizeof(*grown));
     if (!grown)
         return error_memory(err, (items + 1) * sizeof(*grown), "what stages can have");
     series->sets = grown;
-    while (series->count <= items) {
+    while (series->count <= items && !is_cut(shape)) {
+        if (series->count > 0 && grown[series->count - 1].count > mixes_most(shape))
+            break;
         struct mix_set *next = &grown[series->count++];
         *next = (struct mix_set){.items = NULL};
         if (series->count == 1)
@@ -624,7 +701,7 @@ static enum status series_reach(struct shape *shape, size_t group, size_t class,
 }
 
 /* Of all classes together: a series' own set where the stage has one class, else one in `space`,
- * which the caller frees. */
+ * which the caller frees. NULL: the limits were reached. */
 static enum status mixes_of(struct shape *shape, size_t group,
                             const uint16_t content[BLOCK_CLASSES_MAX], struct mix_set *space,
                             const struct mix_set **out, struct error *err)
@@ -635,6 +712,10 @@ static enum status mixes_of(struct shape *shape, size_t group,
         if (content[class] == 0)
             continue;
         TRY(series_reach(shape, group, class, content[class], err));
+        if (is_cut(shape)) {
+            *out = NULL;
+            return STATUS_OK;
+        }
         const struct mix_set *own = &shape->series[group][class].sets[content[class]];
         if (*out) {
             enum status status = mix_set_join(&shape->measures[group], *out, own, &joined, err);
@@ -652,8 +733,7 @@ static enum status mixes_of(struct shape *shape, size_t group,
 static bool fits(const struct shape *shape, const struct stage_memory *memory)
 {
     const struct layouts_request *request = shape->request->layouts;
-    double risk = request->risk > 0 ? request->risk : MEMORY_RISK;
-    double margin = normal_deviations(risk) * stage_memory_deviation(memory);
+    double margin = shape->deviations * stage_memory_deviation(memory);
     return memory->sum - memory->cached + margin <= memory->device_bytes &&
            memory->host_bytes <= memory->host_memory_bytes &&
            (request->memory_cap_bytes == 0 ||
@@ -670,20 +750,33 @@ static bool replaces(const struct unit_prices *prices, const struct stage_option
     return more <= 0 && (prices->byte == 0 || a->bytes <= b->bytes);
 }
 
+/* Who replaces another has no larger one. */
+static double total_cost(const struct unit_prices *prices, const struct stage_option *option)
+{
+    return option->cost + prices->second * (option->repeat_s + option->once_s);
+}
+
 static enum status offer_option(struct shape *shape, struct option_list *list,
                                 const struct stage_option *option, struct error *err)
 {
     struct stage_option *first = shape->options + list->begin;
-    size_t kept = 0;
-    for (size_t i = 0; i < list->count; i++)
+    double total = total_cost(&shape->prices, option);
+    bool is_leanest = shape->prices.byte > 0 && option->bytes < list->least_bytes;
+    size_t kept = list->count;
+    for (size_t i = 0; i < list->count && !is_leanest; i++)
         if (replaces(&shape->prices, &first[i], option))
             return STATUS_OK;
-    for (size_t i = 0; i < list->count; i++)
-        if (!replaces(&shape->prices, option, &first[i]))
-            first[kept++] = first[i];
+    if (!(total > list->most_total)) {
+        kept = 0;
+        for (size_t i = 0; i < list->count; i++)
+            if (!replaces(&shape->prices, option, &first[i]))
+                first[kept++] = first[i];
+    }
+    list->least_bytes = list->count > 0 ? fmin(list->least_bytes, option->bytes) : option->bytes;
+    list->most_total = list->count > 0 ? fmax(list->most_total, total) : total;
     shape->option_count = list->begin + kept;
     list->count = kept + 1;
-    list->least_repeat_s = fmin(list->least_repeat_s, option->repeat_s);
+    list->least_repeat_s = fmin(list->least_repeat_s, option->floor.repeat_s);
     if (shape->option_count == shape->option_capacity) {
         size_t capacity = shape->option_capacity > 0 ? 2 * shape->option_capacity : 256;
         struct stage_option *grown = realloc(shape->options, capacity * sizeof(*grown));
@@ -696,53 +789,72 @@ static enum status offer_option(struct shape *shape, struct option_list *list,
     return STATUS_OK;
 }
 
-/* Where longer passes hide more than they add, what the slowest would leave exposed: a stage costs
- * no less than that, and then it costs no less in slower modes. */
-static void hide_most(const struct shape *shape, const struct stage_work *slowest,
-                      struct stage_work *work)
+/* Is there a pass in which the device waits for its host? */
+static bool is_host_bound(const struct stage_prices *prices)
 {
-    if (waits_for_host(shape)) {
-        work->gather_s = fmin(work->gather_s, slowest->gather_s);
-        work->scatter_s = fmin(work->scatter_s, slowest->scatter_s);
-    }
-    if (hides_more_than_it_adds(shape)) {
-        work->reduce_s = fmin(work->reduce_s, slowest->reduce_s);
-        work->renew_s = fmin(work->renew_s, slowest->renew_s);
-    }
+    for (size_t kind = 0; kind < prices->kind_count; kind++)
+        for (int pass = 0; pass < PASS_COUNT; pass++) {
+            const struct pass_time *of = &prices->kinds[kind][pass];
+            if (of->host_s > of->product_s + of->traffic_s + of->exchange_s)
+                return true;
+        }
+    return false;
 }
 
-/* Seconds in which a device waits for its host cost less than those of exchanges that they hide. */
+/* Such seconds cost less energy than those of exchanges that they hide. */
 static double option_joules(struct shape *shape, const struct stage_work *slowest,
                             const struct stage_work *work)
 {
     struct stage_work least = *work;
-    least.gather_s = fmin(work->gather_s, slowest->gather_s);
-    least.scatter_s = fmin(work->scatter_s, slowest->scatter_s);
-    least.reduce_s = fmin(work->reduce_s, slowest->reduce_s);
-    least.renew_s = fmin(work->renew_s, slowest->renew_s);
+    if (is_host_bound(&shape->space->step.prices[work->group])) {
+        hide_exchanges(slowest, &least);
+        hide_reductions(slowest, &least);
+    }
     return busy_joules(shape, &least);
 }
 
-static enum status price_mix(struct shape *shape, struct option_list *list,
-                             const struct stage_entry *entry, const struct stage_work *slowest,
-                             const struct mix *mix, const struct stage_memory *memory,
-                             struct error *err)
+static struct stage_floor span_costs(const struct shape *shape, const struct stage_work *work)
+{
+    struct stage_span span = stage_span(&shape->layout, work);
+    return (struct stage_floor){shape->prices.second * span.fill_s, span.repeat_s, once_s(work)};
+}
+
+/* A stage can only hide so much as it may be longer without repeating too much for any layout below
+ * the threshold. */
+static void show_rest(const struct shape *shape, const struct stage_work *work,
+                      struct stage_work *hidden)
+{
+    double passes =
+        (double)layout_micro_batches(&shape->layout) - 1 / (double)shape->layout.virtual_stages;
+    double slack_s = shape->most_repeat_s - stage_span(&shape->layout, work).repeat_s;
+    double longer_s = fmax(slack_s, 0) / passes;
+    hidden->reduce_s = fmax(hidden->reduce_s, work->reduce_s - longer_s);
+    hidden->renew_s = fmax(hidden->renew_s, work->renew_s - longer_s);
+}
+
+static struct stage_option price_mix(struct shape *shape, const struct stage_entry *entry,
+                                     const struct stage_work *slowest, const uint16_t *kinds,
+                                     const struct stage_memory *memory)
 {
     struct stage_work work;
     stage_work_fill(&shape->space->step.prices[entry->group], entry, &work);
-    hide_most(shape, slowest, &work);
-    struct stage_span span = stage_span(&shape->layout, &work);
+    double joules = shape->prices.joule > 0 ? option_joules(shape, slowest, &work) : 0;
+    struct stage_work hidden = work;
+    hide_most(shape, slowest, &hidden);
+    if (is_interleaved(shape))
+        show_rest(shape, &work, &hidden);
+    struct stage_floor floor = span_costs(shape, &hidden);
     double more_bytes = memory->device_bytes - shape->least_device_bytes;
+    floor.cost += shape->prices.joule * joules;
     struct stage_option option = {
-        .cost = shape->prices.second * span.fill_s,
-        .repeat_s = span.repeat_s,
-        .once_s = once_s(&work),
+        .cost = floor.cost,
+        .repeat_s = floor.repeat_s,
+        .once_s = floor.once_s,
         .bytes = fmax(memory->sum - more_bytes, 0),
+        .floor = floor,
     };
-    if (shape->prices.joule > 0)
-        option.cost += shape->prices.joule * option_joules(shape, slowest, &work);
-    memcpy(option.kinds, mix->kinds, sizeof(option.kinds));
-    return offer_option(shape, list, &option, err);
+    memcpy(option.kinds, kinds, sizeof(option.kinds));
+    return option;
 }
 
 /* In all but memory. */
@@ -753,20 +865,28 @@ static bool costs_as_much(const struct mix *a, const struct mix *b)
     for (size_t i = 0; i < sizeof(costs) / sizeof(costs[0]); i++)
         if (a->measures[costs[i]] < b->measures[costs[i]])
             return false;
-    return mix_same_weights(a, b);
+    return mix_same_split(a, b);
 }
 
-static void set_kinds(const struct shape *shape, const struct mix *mix, struct stage_entry *entry)
+static void set_kinds(const struct shape *shape, const uint16_t *kinds, struct stage_entry *entry)
 {
     for (size_t kind = 0; kind < shape->kind_count; kind++)
-        entry->kinds[kind] = mix->kinds[kind];
+        entry->kinds[kind] = 0;
+    for (size_t kind = 0; kind < shape->kind_count; kind++)
+        entry->kinds[shape->twins[kind]] += kinds[kind];
 }
 
-static enum status price_content(struct shape *shape, struct option_list *list, struct error *err)
+/* A content at work. */
+struct content {
+    struct option_list *list;
+    struct stage_entry entry; /* with every class at its first kind */
+    struct stage_work slowest;
+};
+
+static struct content content_of(const struct shape *shape, struct option_list *list)
 {
-    struct mix_set space = {.items = NULL};
-    const struct mix_set *mixes = NULL;
-    struct stage_entry entry = {
+    struct content out = {.list = list};
+    out.entry = (struct stage_entry){
         .first = (int64_t)list->stage,
         .count = 1,
         .group = shape->stage_groups[list->stage],
@@ -775,26 +895,282 @@ static enum status price_content(struct shape *shape, struct option_list *list, 
     };
     for (size_t class = 0; class < shape->class_count; class ++) {
         int64_t blocks = (int64_t)list->content[class] * shape->item_blocks;
-        entry.blocks += blocks;
-        entry.kinds[first_kind(&shape->classes[class])] = blocks;
+        out.entry.blocks += blocks;
+        out.entry.kinds[first_kind(&shape->classes[class])] = blocks;
     }
-    struct stage_work slowest;
-    stage_work_fill(&shape->space->slowest[entry.group], &entry, &slowest);
+    stage_work_fill(&shape->space->slowest[out.entry.group], &out.entry, &out.slowest);
+    return out;
+}
+
+static enum status price_every_mix(struct shape *shape, const struct content *content,
+                                   struct error *err)
+{
+    struct mix_set space = {.items = NULL};
+    const struct mix_set *mixes = NULL;
+    struct stage_entry entry = content->entry;
     const struct mix *best = NULL; /* the first that fits */
-    enum status status = mixes_of(shape, entry.group, list->content, &space, &mixes, err);
-    for (size_t i = 0; status == STATUS_OK && i < mixes->count; i++) {
+    enum status status = mixes_of(shape, entry.group, content->list->content, &space, &mixes, err);
+    for (size_t i = 0; status == STATUS_OK && mixes && i < mixes->count; i++) {
+        const struct mix *mix = &mixes->items[i];
         struct stage_memory memory;
-        if (best && shape->prices.byte == 0 && costs_as_much(&mixes->items[i], best))
+        if (best && shape->prices.byte == 0 && costs_as_much(mix, best))
             continue;
-        set_kinds(shape, &mixes->items[i], &entry);
+        set_kinds(shape, mix->kinds, &entry);
         stage_memory_fill(&shape->bytes[entry.group], &entry, &memory);
         if (!fits(shape, &memory))
             continue;
-        status = price_mix(shape, list, &entry, &slowest, &mixes->items[i], &memory, err);
-        best = best ? best : &mixes->items[i];
+        const struct stage_option option =
+            price_mix(shape, &entry, &content->slowest, mix->kinds, &memory);
+        status = offer_option(shape, content->list, &option, err);
+        best = best ? best : mix;
     }
     mix_set_free(&space);
     return status;
+}
+
+/* ---- options where mixes are too many ---- */
+
+static enum status are_too_many(struct shape *shape, const struct content *content, bool *out,
+                                struct error *err)
+{
+    double count = 1;
+    for (size_t class = 0; class < shape->class_count && !is_cut(shape); class ++) {
+        const struct mix_series *series = &shape->series[content->entry.group][class];
+        size_t items = content->list->content[class];
+        if (items == 0)
+            continue;
+        TRY(series_reach(shape, content->entry.group, class, items, err));
+        if (is_cut(shape))
+            break;
+        count *= items < series->count ? (double)series->sets[items].count : INFINITY;
+    }
+    *out = count > (double)mixes_most(shape);
+    return STATUS_OK;
+}
+
+/* A constraint on memory that a chain is built for. */
+enum need { NEED_DEVICE, NEED_CAP, NEED_COUNT };
+
+/* The tangent of what a stage needs, with its margin, at `at`. A norm is nowhere below its tangents
+ * (Cauchy and Schwarz): u v = ((u + v)^2 - u^2 - v^2) / 2. */
+static double tangent_bytes(const struct shape *shape, enum need need,
+                            const struct stage_memory *memory, const struct stage_memory *at)
+{
+    double own = stage_memory_deviation(memory), other = stage_memory_deviation(at);
+    struct stage_memory both = *memory;
+    for (int term = 0; term < MEMORY_TERM_COUNT; term++)
+        both.terms[term] += at->terms[term];
+    double joined = stage_memory_deviation(&both);
+    double product = (joined * joined - own * own - other * other) / 2;
+    double margin = shape->deviations * (other > 0 ? product / other : own);
+    return memory->sum + margin - (need == NEED_DEVICE ? memory->cached : 0);
+}
+
+/* A stage all of whose blocks are of one kind. What a stage needs is the mean of these over its
+ * blocks, or more: what its largest block needs while it works counts once, and so do the buffers
+ * of what goes to the host, of at least one block. */
+static void uniform_memory(const struct shape *shape, const struct stage_entry *of, size_t kind,
+                           struct stage_memory *out)
+{
+    const struct stage_bytes *bytes = &shape->bytes[of->group];
+    struct stage_entry entry = *of;
+    memset(entry.kinds, 0, sizeof(entry.kinds));
+    entry.kinds[kind] = entry.blocks;
+    stage_memory_fill(bytes, &entry, out);
+    if (shape->kinds[kind].mode.offload && entry.blocks > 1) {
+        out->terms[MEMORY_ACTIVATIONS] -= bytes->blocks[kind].kept;
+        out->sum -= bytes->blocks[kind].kept;
+    }
+}
+
+static void build_chain(const struct shape *shape, const struct content *content, enum need need,
+                        const struct stage_memory *at, struct mix_chain *out)
+{
+    const struct stage_entry *entry = &content->entry;
+    const struct kind_measures *measures = &shape->measures[entry->group];
+    struct chain_class classes[BLOCK_CLASSES_MAX];
+    struct chain_prices prices;
+    for (size_t kind = 0; kind < shape->kind_count; kind++) {
+        struct stage_memory memory;
+        uniform_memory(shape, entry, kind, &memory);
+        double share = (double)shape->item_blocks / (double)entry->blocks;
+        prices.bytes[kind] = share * tangent_bytes(shape, need, &memory, at);
+        prices.seconds[kind] = shape->item_blocks *
+                               (measures->of[kind][MIX_FORWARD] + measures->of[kind][MIX_BACKWARD]);
+    }
+    for (size_t class = 0; class < shape->class_count; class ++)
+        classes[class] =
+            (struct chain_class){shape->classes[class].admitted, content->list->content[class]};
+    mix_chain_build(&prices, classes, shape->class_count, out);
+}
+
+/* One of the chain's mixes, in blocks. */
+static void chain_entry(const struct shape *shape, const struct content *content,
+                        const struct mix_chain *chain, size_t index, struct stage_entry *entry,
+                        uint16_t kinds[BLOCK_KINDS_MAX])
+{
+    mix_chain_at(chain, index, kinds);
+    for (size_t kind = 0; kind < BLOCK_KINDS_MAX; kind++)
+        kinds[kind] = (uint16_t)(kinds[kind] * shape->item_blocks);
+    *entry = content->entry;
+    set_kinds(shape, kinds, entry);
+}
+
+static bool chain_memory(const struct shape *shape, const struct content *content,
+                         const struct mix_chain *chain, size_t index, struct stage_memory *memory)
+{
+    uint16_t kinds[BLOCK_KINDS_MAX];
+    struct stage_entry entry;
+    chain_entry(shape, content, chain, index, &entry, kinds);
+    stage_memory_fill(&shape->bytes[entry.group], &entry, memory);
+    return fits(shape, memory);
+}
+
+/* A mix that fits, of which the next does not; false: not even the leanest does. `memory` is its,
+ * or the leanest's. */
+static bool last_that_fits(const struct shape *shape, const struct content *content,
+                           const struct mix_chain *chain, size_t *index,
+                           struct stage_memory *memory)
+{
+    size_t low = 0, high = chain->count - 1;
+    struct stage_memory trial;
+    *index = 0;
+    if (!chain_memory(shape, content, chain, 0, memory))
+        return false;
+    if (chain_memory(shape, content, chain, high, &trial))
+        low = high;
+    while (low + 1 < high) {
+        size_t middle = (low + high) / 2;
+        if (chain_memory(shape, content, chain, middle, &trial))
+            low = middle;
+        else
+            high = middle;
+    }
+    *index = low;
+    return chain_memory(shape, content, chain, low, memory);
+}
+
+/* Do chains bound what stages of this shape need and take? Not under zb-h1, where other parts of a
+ * micro-batch's work count than their sum and memory is the larger of two stages'; nor where the
+ * optimizer's step can take what activations have left. */
+static bool chains_bound(const struct shape *shape)
+{
+    const struct layout *layout = &shape->layout;
+    bool shares_scratch = layout->framework == FRAMEWORK_DEEPSPEED &&
+                          (layout->arithmetic != ARITHMETIC_BF16 || layout->offload_optimizer);
+    return shape->prices.byte == 0 && shape->prices.joule == 0 &&
+           layout->schedule != SCHEDULE_ZB_H1 && !shares_scratch;
+}
+
+/* Seconds of a micro-batch below which the blocks of no mix come that fits; INFINITY: none does. */
+static double least_passes_s(const struct shape *shape, const struct content *content,
+                             const struct stage_memory *at)
+{
+    const double same_share = 1e-12; /* sums in another order differ by less */
+    const struct layouts_request *request = shape->request->layouts;
+    double most_bytes[] = {
+        [NEED_DEVICE] = at->device_bytes, [NEED_CAP] = (double)request->memory_cap_bytes};
+    double least_s = 0;
+    for (int need = 0; need < NEED_COUNT; need++) {
+        struct mix_chain chain;
+        if (need == NEED_CAP && request->memory_cap_bytes == 0)
+            continue;
+        build_chain(shape, content, (enum need)need, at, &chain);
+        double s = mix_chain_least_s(&chain, most_bytes[need] * (1 + same_share));
+        least_s = fmax(least_s, s * (1 - same_share));
+    }
+    return least_s;
+}
+
+/* What a stage costs whose blocks take so many seconds a micro-batch, or more. Which of them are
+ * forward is not known: exchanges hide behind the longest forward pass of any mix, and the backward
+ * pass that the shortest leaves. A longer pass hides no more than it adds. */
+static struct stage_floor stage_floor(struct shape *shape, const struct content *content,
+                                      double passes_s)
+{
+    const struct stage_entry *entry = &content->entry;
+    const struct kind_measures *measures = &shape->measures[entry->group];
+    struct stage_prices hiding = shape->space->slowest[entry->group];
+    double longest_s = 0, shortest_s = 0;
+    struct stage_work work;
+    for (size_t class = 0; class < shape->class_count; class ++) {
+        size_t first = first_kind(&shape->classes[class]);
+        double most = 0, least = INFINITY;
+        for (size_t kind = 0; kind < shape->kind_count; kind++) {
+            if ((shape->classes[class].admitted >> kind & 1) == 0)
+                continue;
+            most = fmax(most, measures->of[kind][MIX_FORWARD]);
+            least = fmin(least, measures->of[kind][MIX_FORWARD]);
+        }
+        hiding.kinds[first][PASS_FORWARD] = (struct pass_time){.product_s = most};
+        longest_s += (double)entry->kinds[first] * most;
+        shortest_s += (double)entry->kinds[first] * least;
+    }
+    for (size_t class = 0; class < shape->class_count; class ++)
+        hiding.kinds[first_kind(&shape->classes[class])][PASS_BACKWARD] =
+            (struct pass_time){.product_s = (passes_s - shortest_s) / (double)entry->blocks};
+    stage_work_fill(&hiding, entry, &work);
+    work.pass_s[PASS_BACKWARD] -= longest_s - shortest_s;
+    hide_most(shape, &content->slowest, &work);
+    work.host_s = fmin(work.host_s, content->slowest.host_s);
+    return span_costs(shape, &work);
+}
+
+static enum status price_last(struct shape *shape, const struct content *content,
+                              const struct mix_chain *lean, struct error *err)
+{
+    struct mix_chain chain;
+    struct stage_memory memory;
+    struct stage_entry entry;
+    size_t index;
+    uint16_t kinds[BLOCK_KINDS_MAX];
+    /* where memory ends the tangent is best */
+    last_that_fits(shape, content, lean, &index, &memory);
+    build_chain(shape, content, NEED_DEVICE, &memory, &chain);
+    bool is_option = last_that_fits(shape, content, &chain, &index, &memory);
+    double passes_s = least_passes_s(shape, content, &memory);
+    if (!(passes_s < INFINITY))
+        return STATUS_OK;
+    chain_entry(shape, content, &chain, index, &entry, kinds);
+    struct stage_option option = price_mix(shape, &entry, &content->slowest, kinds, &memory);
+    option.floor = stage_floor(shape, content, passes_s);
+    option.cost = is_option ? option.cost : INFINITY;
+    shape->has_floors = true;
+    return offer_option(shape, content->list, &option, err);
+}
+
+static enum status price_chain(struct shape *shape, const struct content *content,
+                               struct error *err)
+{
+    struct mix_chain chain;
+    struct stage_memory memory;
+    /* of the slowest mode: its margin stands for all until more is known */
+    uniform_memory(shape, &content->entry, first_kind(&shape->classes[0]), &memory);
+    build_chain(shape, content, NEED_DEVICE, &memory, &chain);
+    if (chains_bound(shape))
+        return price_last(shape, content, &chain, err);
+    shape->lacks_floors = true;
+    for (size_t i = 0; i < chain.count && !is_cut(shape); i++) {
+        struct stage_entry entry;
+        uint16_t kinds[BLOCK_KINDS_MAX];
+        if (!chain_memory(shape, content, &chain, i, &memory))
+            continue;
+        chain_entry(shape, content, &chain, i, &entry, kinds);
+        const struct stage_option option =
+            price_mix(shape, &entry, &content->slowest, kinds, &memory);
+        TRY(offer_option(shape, content->list, &option, err));
+    }
+    return STATUS_OK;
+}
+
+static enum status price_content(struct shape *shape, struct option_list *list, struct error *err)
+{
+    const struct content content = content_of(shape, list);
+    bool is_chain;
+    TRY(are_too_many(shape, &content, &is_chain, err));
+    if (is_cut(shape))
+        return STATUS_OK;
+    return is_chain ? price_chain(shape, &content, err) : price_every_mix(shape, &content, err);
 }
 
 static size_t hash_of(size_t stage, const uint16_t content[BLOCK_CLASSES_MAX])
@@ -871,22 +1247,41 @@ struct reach {
     size_t most[LAYOUT_STAGES_MAX];
 };
 
+/* Of the objective, the repeated passes of a stage of so many items, at the quickest. Only one that
+ * waits for its host may be quicker with a block more, behind which it hides more. */
+static double least_passes(const struct shape *shape, size_t stage, size_t items)
+{
+    const struct kind_measures *measures = &shape->measures[shape->stage_groups[stage]];
+    double least_s = INFINITY, m = (double)layout_micro_batches(&shape->layout);
+    if (!waits_for_host(shape))
+        return INFINITY;
+    if (shape->layout.schedule == SCHEDULE_ZB_H1)
+        return 0;
+    for (size_t kind = 0; kind < measures->count; kind++)
+        least_s = fmin(least_s, measures->of[kind][MIX_FORWARD] + measures->of[kind][MIX_BACKWARD]);
+    return shape->prices.second * (m - 1 / (double)shape->layout.virtual_stages) * least_s *
+           (double)(items * shape->item_blocks);
+}
+
 /* The end of the longest stage from `first`; `first`: not even one item. */
 static enum status longest_from(struct shape *shape, size_t stage, size_t first, double threshold,
                                 size_t *end, struct error *err)
 {
     size_t last = shape->items - ((size_t)shape->layout.pipeline - 1 - stage);
-    double others = shape->least - shape->least_repeat;
+    double others = shape->least_others;
     size_t longer = last == shape->items && stage == 0 ? last : first + 1; /* one stage has all */
     *end = first;
-    for (; longer <= last; longer++) {
+    for (; longer <= last && !is_cut(shape); longer++) {
         size_t index;
         TRY(find_list(shape, stage, first, longer, &index, err));
         const struct option_list *list = &shape->lists[index];
-        bool may_hold_more = shape->is_mixed && lean_fits(shape, stage, longer - first);
-        if (list->count == 0 && may_hold_more)
+        bool is_empty = list->count == 0;
+        bool is_slow = others + shape->prices.second * list->least_repeat_s >= threshold;
+        if (is_empty && shape->is_mixed && lean_fits(shape, stage, longer - first))
             continue;
-        if (list->count == 0 || others + shape->prices.second * list->least_repeat_s >= threshold)
+        if (!is_empty && is_slow && others + least_passes(shape, stage, longer - first) < threshold)
+            continue;
+        if (is_empty || is_slow)
             return STATUS_OK;
         *end = longer;
     }
@@ -900,7 +1295,7 @@ static enum status find_reach(struct shape *shape, double threshold, struct reac
     out->low[0] = out->high[0] = 0;
     for (size_t stage = 0; stage < stages; stage++) {
         out->high[stage + 1] = out->most[stage] = 0;
-        for (size_t first = stage; first <= out->high[stage]; first++) {
+        for (size_t first = stage; first <= out->high[stage] && !is_cut(shape); first++) {
             size_t end;
             TRY(longest_from(shape, stage, first, threshold, &end, err));
             if (end > first && end > out->high[stage + 1])
@@ -919,6 +1314,35 @@ static enum status find_reach(struct shape *shape, double threshold, struct reac
     return STATUS_OK;
 }
 
+/* Of one stage its largest repeats and what is done once are its own. */
+static void set_costs(const struct shape *shape, double cost, const struct stage_floor *of,
+                      struct column *column)
+{
+    bool is_alone = shape->layout.pipeline == 1;
+    double repeat = shape->prices.second * of->repeat_s;
+    double once = shape->prices.second * of->once_s;
+    column->cost = cost + (is_alone ? repeat + once : 0);
+    column->tau = is_alone ? 0 : repeat;
+    column->gamma = is_alone ? 0 : once;
+}
+
+void shape_take_floors(const struct shape *shape, struct columns *columns)
+{
+    for (size_t i = 0; i < columns->count; i++) {
+        const struct stage_option *of = &shape->options[columns->items[i].label];
+        set_costs(shape, of->floor.cost, &of->floor, &columns->items[i]);
+    }
+}
+
+void shape_take_options(const struct shape *shape, struct columns *columns)
+{
+    for (size_t i = 0; i < columns->count; i++) {
+        const struct stage_option *of = &shape->options[columns->items[i].label];
+        const struct stage_floor own = {of->cost, of->repeat_s, of->once_s};
+        set_costs(shape, of->cost, &own, &columns->items[i]);
+    }
+}
+
 static enum status push_columns(struct shape *shape, size_t stage, size_t first, size_t end,
                                 struct columns *out, struct error *err)
 {
@@ -926,10 +1350,6 @@ static enum status push_columns(struct shape *shape, size_t stage, size_t first,
     TRY(find_list(shape, stage, first, end, &index, err));
     for (size_t i = 0; i < shape->lists[index].count; i++) {
         size_t option = shape->lists[index].begin + i;
-        const struct stage_option *of = &shape->options[option];
-        bool is_alone = shape->layout.pipeline == 1;
-        double repeat = shape->prices.second * of->repeat_s;
-        double once = shape->prices.second * of->once_s;
         if (out->count == out->capacity) {
             size_t capacity = out->capacity > 0 ? 2 * out->capacity : 1024;
             struct column *grown = realloc(out->items, capacity * sizeof(*grown));
@@ -942,10 +1362,7 @@ static enum status push_columns(struct shape *shape, size_t stage, size_t first,
             .stage = stage,
             .first = first,
             .end = end,
-            .cost = of->cost + (is_alone ? repeat + once : 0),
-            .tau = is_alone ? 0 : repeat,
-            .gamma = is_alone ? 0 : once,
-            .peak_bytes = (uint64_t)of->bytes,
+            .peak_bytes = (uint64_t)shape->options[option].bytes,
             .label = (uint32_t)option,
         };
     }
@@ -961,6 +1378,7 @@ enum status shape_columns(struct shape *shape, double threshold, struct columns 
         return STATUS_OK;
     if (!lean_stages_hold_all(shape))
         return STATUS_OK;
+    shape->most_repeat_s = (threshold - shape->least_others) / shape->prices.second;
     for (size_t i = 0; i < OPTION_HEADS; i++)
         shape->space->heads[i] = LIST_END;
     TRY(find_reach(shape, threshold, &reach, err));
@@ -970,13 +1388,15 @@ enum status shape_columns(struct shape *shape, double threshold, struct columns 
     if (reach.high[stages] < shape->items)
         return STATUS_OK;
     for (size_t stage = 0; stage < stages; stage++) {
-        for (size_t first = reach.low[stage]; first <= reach.high[stage]; first++) {
+        for (size_t first = reach.low[stage]; first <= reach.high[stage] && !is_cut(shape);
+             first++) {
             size_t end, least = reach.low[stage + 1] > first + 1 ? reach.low[stage + 1] : first + 1;
             TRY(longest_from(shape, stage, first, threshold, &end, err));
             for (size_t last = least; last <= end; last++)
                 TRY(push_columns(shape, stage, first, last, out, err));
         }
     }
+    shape_take_options(shape, out);
     return STATUS_OK;
 }
 

@@ -25,7 +25,12 @@ struct mix_series {
 struct stage_option {
     double cost;             /* of the objective: fill and energy */
     double repeat_s, once_s; /* see tailor.h */
-    double bytes; /* see least_device_bytes */
+    double bytes;            /* see least_device_bytes */
+    /* No mix of the content that fits, this or another that is no option, is below: see
+     * stage_floor. Where all that matter are options, the option's own. */
+    struct stage_floor {
+        double cost, repeat_s, once_s;
+    } floor;
     uint16_t kinds[BLOCK_KINDS_MAX];
 };
 struct option_list {
@@ -33,7 +38,8 @@ struct option_list {
     uint16_t content[BLOCK_CLASSES_MAX];
     size_t begin, count; /* in the options; count 0: nothing fits */
     double least_repeat_s;
-    size_t next; /* of those with the same hash; LIST_END: none */
+    double least_bytes, most_total; /* of those that were ever among them */
+    size_t next;                    /* of those with the same hash; LIST_END: none */
 };
 #define LIST_END SIZE_MAX
 
@@ -47,9 +53,9 @@ enum { OPTION_HEADS = 4096 };
 
 /* Large, and of use to one shape after the other. */
 struct shape_space {
-    struct layout_step step;    /* prices of the groups, and stages to work with */
+    struct layout_step step; /* prices of the groups, and stages to work with */
     struct stage_prices slowest[CLUSTER_GROUPS_MAX]; /* each class in the slowest of its modes */
-    size_t heads[OPTION_HEADS]; /* of a hash table of option lists */
+    size_t heads[OPTION_HEADS];                      /* of a hash table of option lists */
 };
 
 struct shape {
@@ -63,20 +69,27 @@ struct shape {
     size_t class_count;
     struct block_kind kinds[BLOCK_KINDS_MAX]; /* by class */
     size_t kind_count;
+    size_t twins[BLOCK_KINDS_MAX]; /* the first kind that is the same, of another class or itself */
     struct stage_bytes bytes[CLUSTER_GROUPS_MAX];
-    struct block_kind lean_kind; /* no block needs less of anything */
+    struct block_kind lean_kind;                       /* no block needs less of anything */
     struct stage_bytes lean_bytes[CLUSTER_GROUPS_MAX]; /* with it as the only kind */
     bool is_mixed; /* blocks with experts and without: what a stage needs may fall with one more */
-    /* A layout's memory is that of the device that has least left. It is no less than another's less
-     * what this has more than the smallest: such bytes stand in options and columns. */
+    /* A layout's memory is that of the device that has least left. It is no less than another's
+     * less what this has more than the smallest: such bytes stand in options and columns. */
     double least_device_bytes, most_device_bytes;
     struct kind_measures measures[CLUSTER_GROUPS_MAX];
     struct mix_series series[CLUSTER_GROUPS_MAX][BLOCK_CLASSES_MAX];
     struct unit_prices prices;
-    double fixed;               /* of the objective: transfers, tied tables */
-    double least, least_repeat; /* of the objective without regard to memory; of its repeats */
-    struct option_list *lists;  /* owned */
+    double deviations; /* of memory, that must fit as well */
+    double fixed;      /* of the objective: transfers, tied tables */
+    /* Of the objective without regard to memory: of all, of its repeats, of all the others. */
+    double least, least_repeat, least_others;
+    double most_repeat_s;      /* of any stage of a layout below the threshold; INFINITY: any */
+    struct option_list *lists; /* owned */
     size_t list_count, list_capacity;
+    bool has_floors;              /* some options are above their floors */
+    bool lacks_floors;            /* some contents have mixes that no option or floor stands for */
+    bool is_cut;                  /* the limits were reached: columns are missing */
     struct stage_option *options; /* owned */
     size_t option_count, option_capacity;
     struct shape_space *space;
@@ -91,9 +104,13 @@ enum status shape_open(struct shape *out, const struct tailor_request *request,
 void shape_close(struct shape *shape);
 
 /* Append the columns of layouts whose objective may be below `threshold`. None: there is no such
- * layout. A column's label is the index of its option. */
+ * layout, unless lacks_floors or is_cut. A column's label is the index of its option, its cost
+ * INFINITY where none is known that fits but a floor is. */
 enum status shape_columns(struct shape *shape, double threshold, struct columns *out,
                           struct error *err);
+/* Give the columns the floors of their options, and back what they are. */
+void shape_take_floors(const struct shape *shape, struct columns *columns);
+void shape_take_options(const struct shape *shape, struct columns *columns);
 /* The chosen columns' [stages] blocks and modes. */
 void shape_assign(const struct shape *shape, const struct columns *columns, const size_t *chosen,
                   struct block_mode *modes, int64_t *stage_blocks);

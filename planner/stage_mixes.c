@@ -63,11 +63,18 @@ static int compare(const void *a, const void *b)
     return (difference > 0) - (difference < 0);
 }
 
-bool mix_same_weights(const struct mix *a, const struct mix *b)
+static bool is_near(double a, double b)
 {
     const double same_share = 1e-12; /* sums in another order differ by less */
-    double one = a->measures[MIX_WEIGHTS], other = b->measures[MIX_WEIGHTS];
-    return fabs(one - other) <= same_share * fmax(one, other);
+    return fabs(a - b) <= same_share * fmax(a, b);
+}
+
+bool mix_same_split(const struct mix *a, const struct mix *b)
+{
+    const double *one = a->measures, *other = b->measures;
+    bool splits = one[MIX_WEIGHTS] > 0 || other[MIX_WEIGHTS] > 0;
+    return !splits || (is_near(one[MIX_WEIGHTS], other[MIX_WEIGHTS]) &&
+                       is_near(one[MIX_FORWARD], other[MIX_FORWARD]));
 }
 
 /* Buffers of what goes to the host are of up to two blocks of a kind. */
@@ -80,9 +87,9 @@ static bool has_no_more_away(const struct kind_measures *kinds, const struct mix
     return true;
 }
 
-static bool covers(const struct kind_measures *kinds, const struct mix *a, const struct mix *b)
+bool mix_covers(const struct kind_measures *kinds, const struct mix *a, const struct mix *b)
 {
-    if (!mix_same_weights(a, b) || !has_no_more_away(kinds, a, b))
+    if (!mix_same_split(a, b) || !has_no_more_away(kinds, a, b))
         return false;
     for (int measure = 0; measure < MIX_MEASURES; measure++)
         if (measure != MIX_WEIGHTS && a->measures[measure] > b->measures[measure])
@@ -100,7 +107,7 @@ static void prune(const struct kind_measures *kinds, struct mix_set *set)
         double bytes = set->items[i].measures[MIX_KEPT];
         bool is_covered = false;
         for (size_t j = kept; j > 0 && !is_covered && bytes >= leanest; j--)
-            is_covered = covers(kinds, &set->items[j - 1], &set->items[i]);
+            is_covered = mix_covers(kinds, &set->items[j - 1], &set->items[i]);
         leanest = fmin(leanest, bytes);
         if (!is_covered)
             set->items[kept++] = set->items[i];
@@ -116,7 +123,7 @@ enum status mix_set_begin(struct mix_set *out, struct error *err)
 }
 
 /* From the counts and in one order, so that equal mixes have equal measures. */
-static void measure(const struct kind_measures *kinds, struct mix *mix)
+void mix_measure(const struct kind_measures *kinds, struct mix *mix)
 {
     for (int measure = 0; measure < MIX_MEASURES; measure++)
         mix->measures[measure] = 0;
@@ -141,7 +148,7 @@ enum status mix_set_extend(const struct kind_measures *kinds, const struct mix_s
             if ((admitted >> kind & 1) == 0)
                 continue;
             mix.kinds[kind] = (uint16_t)(mix.kinds[kind] + blocks);
-            measure(kinds, &mix);
+            mix_measure(kinds, &mix);
             TRY(push(out, &mix, err));
         }
     }
@@ -158,7 +165,7 @@ enum status mix_set_join(const struct kind_measures *kinds, const struct mix_set
             struct mix mix = a->items[i];
             for (size_t kind = 0; kind < kinds->count; kind++)
                 mix.kinds[kind] = (uint16_t)(mix.kinds[kind] + b->items[j].kinds[kind]);
-            measure(kinds, &mix);
+            mix_measure(kinds, &mix);
             TRY(push(out, &mix, err));
         }
     }

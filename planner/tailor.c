@@ -136,7 +136,7 @@ static unsigned wishes(void *user)
     bool is_hopeless = tailor->plain_bound >= threshold(tailor);
     if (is_hopeless && tailor->request->weights->memory == 0)
         return WISH_QUICKER;
-    return WISH_QUICKER | WISH_ACTIVATIONS_AWAY | WISH_OPTIMIZER_AWAY | WISH_BOTH_AWAY;
+    return WISH_EVERYTHING;
 }
 
 static int compare_candidates(const void *a, const void *b)
@@ -255,13 +255,9 @@ static enum status offer(struct tailor *tailor, const struct shape *shape,
     return STATUS_OK;
 }
 
-/* `bound`: of layouts made of these columns. */
-static enum status solve_columns(struct tailor *tailor, const struct shape *shape,
-                                 const struct columns *columns, double *bound, struct error *err)
+static enum status tile(struct tailor *tailor, const struct shape *shape,
+                        const struct columns *columns, struct tiling *tiling, struct error *err)
 {
-    const struct layouts_request *request = tailor->request->layouts;
-    size_t chosen[LAYOUT_STAGES_MAX];
-    struct tiling tiling = {.chosen = chosen};
     const struct problem problem = {
         .layer_count = shape->items,
         .stages = (size_t)shape->layout.pipeline,
@@ -274,15 +270,47 @@ static enum status solve_columns(struct tailor *tailor, const struct shape *shap
     const struct tiling_options options = {
         .threshold = threshold(tailor),
         .gap = tailor->request->gap_target,
-        .limits = &request->limits,
+        .limits = &tailor->request->layouts->limits,
     };
-    TRY(tiling_solve(&problem, columns, &options, &tiling, err));
+    TRY(tiling_solve(&problem, columns, &options, tiling, err));
+    tailor->out->is_whole =
+        tailor->out->is_whole && (tiling->proven || !limits_reached(options.limits));
+    tiling->bound = fmin(tiling->bound, options.threshold);
+    if (tiling->found)
+        tiling->bound = fmin(tiling->bound, tiling->value * (1 - options.gap));
+    return STATUS_OK;
+}
+
+static bool all_fit(const struct columns *columns, const size_t *chosen, size_t stages)
+{
+    for (size_t stage = 0; stage < stages; stage++)
+        if (!(columns->items[chosen[stage]].cost < INFINITY))
+            return false;
+    return true;
+}
+
+/* Of layouts made of these columns. Where what the columns are is above their floors, these bound,
+ * and what is made of them with the least floors is offered first. */
+static enum status solve_columns(struct tailor *tailor, const struct shape *shape,
+                                 struct columns *columns, double *bound, struct error *err)
+{
+    size_t chosen[LAYOUT_STAGES_MAX];
+    struct tiling tiling = {.chosen = chosen};
     tailor->out->solved++;
-    *bound = fmin(tiling.bound, options.threshold);
-    if (!tiling.found)
-        return STATUS_OK;
-    *bound = fmin(*bound, tiling.value * (1 - options.gap));
-    return offer(tailor, shape, columns, chosen, err);
+    if (shape->has_floors) {
+        shape_take_floors(shape, columns);
+        TRY(tile(tailor, shape, columns, &tiling, err));
+        *bound = tiling.bound;
+        if (!tiling.found)
+            return STATUS_OK;
+        shape_take_options(shape, columns);
+        if (all_fit(columns, chosen, (size_t)shape->layout.pipeline))
+            TRY(offer(tailor, shape, columns, chosen, err));
+    }
+    TRY(tile(tailor, shape, columns, &tiling, err));
+    if (!shape->has_floors)
+        *bound = tiling.bound;
+    return tiling.found ? offer(tailor, shape, columns, chosen, err) : STATUS_OK;
 }
 
 static enum status solve_shape(struct tailor *tailor, struct shape *shape, double *bound,
@@ -292,11 +320,13 @@ static enum status solve_shape(struct tailor *tailor, struct shape *shape, doubl
     double limit = threshold(tailor);
     enum status status = shape_columns(shape, limit, &columns, err);
     tailor->out->columns += columns.count;
+    tailor->out->is_whole = tailor->out->is_whole && !shape->is_cut;
     /* what is not among the columns is not below the limit */
     double found = limit;
     if (status == STATUS_OK && columns.count > 0)
         status = solve_columns(tailor, shape, &columns, &found, err);
-    *bound = fmax(*bound, found);
+    if (!shape->is_cut && !shape->lacks_floors)
+        *bound = fmax(*bound, found);
     columns_free(&columns);
     return status;
 }

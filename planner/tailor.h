@@ -28,6 +28,12 @@ struct tailor_request {
     enum arithmetic arithmetics[2]; /* that blocks may choose from: the layout's, and fp8 */
     size_t arithmetic_count;
     double gap_target;
+    /* Of a stage, up to so many mixes are tried one by one; beyond,
+     * planner/mix_chain.h stands for them. 0: the usual. */
+    size_t mixes_most;
+    /* Blocks of a shape with offload choose each for itself. That is more modes than bounds stay
+     * sharp for: a better layout may be found, and less is proven of it. */
+    bool blocks_offload;
 };
 
 /* Zero-initialise; release with tailored_free. */

@@ -27,10 +27,11 @@ static void random_curve(struct dice *dice, double size, struct efficiency_curve
     }
 }
 
+/* Far slower than the device, as hosts are: planners take it that nothing gets quicker there. */
 static void random_host(struct dice *dice, struct device_type *out)
 {
-    out->host_bytes_s = roll_between(dice, 1e9, 1e12);
-    out->host_memory_bytes_s = roll_between(dice, 1e9, 1e12);
+    out->host_bytes_s = out->memory_bytes_s / roll_between(dice, 100, 1000);
+    out->host_memory_bytes_s = out->memory_bytes_s / roll_between(dice, 100, 1000);
     out->host_memory_bytes = UINT64_C(1) << 50;
 }
 
@@ -46,7 +47,7 @@ static void random_device(struct dice *dice, struct device_type *out)
     out->memory_bytes_s = roll_between(dice, 1e11, 1e13);
     out->launch_s = roll_true(dice, 3) ? 0 : roll_between(dice, 1e-8, 1e-5);
     out->peak_w = roll_between(dice, 100, 1000);
-    out->idle_w = out->peak_w * 0.9 * roll_real(dice);
+    out->idle_w = out->peak_w * (0.1 + 0.8 * roll_real(dice));
     out->unlimited_w = roll_true(dice, 2) ? 0 : out->peak_w * (1 + roll_real(dice));
     random_curve(dice, 1e6, &out->efficiency[OPERATION_MATMUL]);
     random_curve(dice, 1e6, &out->efficiency[OPERATION_ATTENTION]);
@@ -114,7 +115,8 @@ struct model random_model(struct dice *dice, int64_t blocks)
     model.kv_heads = model.family == MODEL_LLAMA && roll_true(dice, 2) ? 2 : model.heads;
     model.head_dim = INT64_C(16) << roll(dice, 4);
     model.hidden = model.heads * model.head_dim;
-    model.ffn = model.family == MODEL_GPT2 ? 4 * model.hidden : model.hidden * (2 + (int)roll(dice, 3));
+    model.ffn =
+        model.family == MODEL_GPT2 ? 4 * model.hidden : model.hidden * (2 + (int)roll(dice, 3));
     model.vocab = 1 + (int64_t)roll(dice, 60000);
     model.seq_length = model.positions = INT64_C(64) << roll(dice, 6);
     if (model.family == MODEL_LLAMA && roll_true(dice, 2))

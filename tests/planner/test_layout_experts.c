@@ -92,7 +92,7 @@ static void test_layouts__prefer_shared_experts(void **state)
     struct layouts_request request = request_of(&cluster, &model);
     request.pins.pipeline = 1;
     struct layout_list list = price(&request);
-    assert_int_equal(layouts_rank(&list, &weights, NULL, &err), STATUS_OK);
+    assert_int_equal(layouts_rank(&list, &weights, NULL, NULL, &err), STATUS_OK);
     assert_true(list.count > 0);
     assert_true(list.rows[0].layout.expert > 1);
     for (size_t i = 0; i < list.count; i++)

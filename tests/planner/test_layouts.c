@@ -163,8 +163,8 @@ static void test_layouts__are_all_there_are(void **state)
     const struct layout_weights weights = {.time = 1};
     double *objectives = calloc(list.count, sizeof(*objectives));
     assert_non_null(objectives);
-    assert_int_equal(layouts_rank(&list, &weights, objectives, &err), STATUS_OK);
-    assert_int_equal(layouts_rank(&plain, &weights, NULL, &err), STATUS_OK);
+    assert_int_equal(layouts_rank(&list, &weights, NULL, objectives, &err), STATUS_OK);
+    assert_int_equal(layouts_rank(&plain, &weights, NULL, NULL, &err), STATUS_OK);
     double best_s = fmin(list.rows[0].time_s, plain.rows[0].time_s);
     assert_true(fabs(best_s / tally.best_s - 1) < 1e-12);
     assert_true(fabs(objectives[0] - 1) < 1e-12); /* a multiple of the best */
@@ -211,7 +211,7 @@ static void test_layouts__leave_out_nothing_that_is_better(void **state)
         struct tally tally = all_layouts(&request, cluster.groups[0].tiers[0].devices);
         struct layout_list list = price(&request);
         const struct layout_weights weights = {.time = 1};
-        assert_int_equal(layouts_rank(&list, &weights, NULL, &err), STATUS_OK);
+        assert_int_equal(layouts_rank(&list, &weights, NULL, NULL, &err), STATUS_OK);
         assert_true(list.count > 0);
         if (fabs(list.rows[0].time_s / tally.best_s - 1) > 1e-12)
             fail_msg("case %zu: %.12g s, of all %.12g", i, list.rows[0].time_s, tally.best_s);
@@ -238,7 +238,7 @@ static void test_layouts__share_state_within_nodes_where_that_pays(void **state)
     for (size_t i = 0; i < sizeof(shards) / sizeof(shards[0]); i++) {
         request.pins.shard = shards[i];
         struct layout_list list = price(&request);
-        assert_int_equal(layouts_rank(&list, &weights, NULL, &err), STATUS_OK);
+        assert_int_equal(layouts_rank(&list, &weights, NULL, NULL, &err), STATUS_OK);
         assert_int_equal(list.rows[0].layout.shard, shards[i] == 0 ? 8 : shards[i]);
         best_s[i] = list.rows[0].time_s;
         layouts_free(&list);

@@ -1,8 +1,8 @@
 /* Layouts whose blocks differ, against every cut into stages and every mode of every block. */
-#include "planner/tailor.h"
 #include "base/stats.h"
 #include "costmodel/predict.h"
 #include "planner/stage_columns.h"
+#include "planner/tailor.h"
 #include "random_cluster.h"
 #include <math.h>
 #include <setjmp.h>
@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-enum { BLOCKS_MOST = 7, MODES_MOST = 12, TRIALS_MOST = 1500, INSTANCES = 600 };
+enum { BLOCKS_MOST = 7, MODES_MOST = 12, TRIALS_MOST = 2500, INSTANCES = 600 };
 
 struct instance {
     struct cluster cluster;
@@ -27,6 +27,7 @@ struct instance {
     enum arithmetic arithmetics[2];
     size_t arithmetic_count;
     double gap_target;
+    bool blocks_offload;
 };
 
 /* ---- every layout ---- */
@@ -35,10 +36,8 @@ struct every {
     const struct instance *instance;
     bool only_counts;
     uint64_t count, fitting;
-    double best, best_of_any;   /* of those that fit, of all */
-    double shape_best_of_any;   /* of the shape at work */
-    uint64_t shapes, bounds_above; /* shapes whose bound is not one */
-    double worst;
+    double best, best_of_any; /* of those that fit, of all */
+    double shape_best_of_any; /* of the shape at work */
     struct shape_space *space;
     /* the shape at work */
     struct layout layout;
@@ -75,9 +74,12 @@ static size_t modes_of(const struct every *every, int64_t block, struct block_mo
     size_t count = 0;
     const struct layout *layout = &every->layout;
     const struct layout_pins *pins = &every->instance->layouts.pins;
-    bool all_go = layout->offload_activations && pins->offload >= 0;
+    bool chooses = every->instance->blocks_offload && pins->offload < 0;
+    bool all_go = layout->offload_activations && !chooses;
     for (int away = layout->offload_activations ? 1 : 0; away >= 0; away--) {
-        bool is_left_out = away == 0 && (all_go || (count > 0 && pins->block_count > 0));
+        bool has_none = count == 0 && pins->offload < 0;
+        bool is_left_out =
+            away == 0 && !has_none && (all_go || (count > 0 && pins->block_count > 0));
         for (int recompute = 0; recompute < RECOMPUTE_COUNT && !is_left_out; recompute++) {
             if (away && !layout_admits_activations_away(layout, (enum recompute)recompute))
                 continue;
@@ -199,13 +201,14 @@ static bool place_stages(struct every *every, bool swaps)
 static void check_shape(struct every *every)
 {
     const struct instance *instance = every->instance;
-    const struct tailor_request request = {.layouts = &instance->layouts,
-                                           .weights = &instance->weights,
-                                           .units = instance->units,
-                                           .best_objective = INFINITY,
-                                           .arithmetics = {instance->arithmetics[0],
-                                                           instance->arithmetics[1]},
-                                           .arithmetic_count = instance->arithmetic_count};
+    const struct tailor_request request = {
+        .layouts = &instance->layouts,
+        .weights = &instance->weights,
+        .units = instance->units,
+        .best_objective = INFINITY,
+        .arithmetics = {instance->arithmetics[0], instance->arithmetics[1]},
+        .arithmetic_count = instance->arithmetic_count,
+        .blocks_offload = instance->blocks_offload};
     struct shape shape;
     struct error err;
     bool is_empty;
@@ -213,11 +216,9 @@ static void check_shape(struct every *every)
                    &err) != STATUS_OK)
         fail_msg("%s", err.message);
     assert_false(is_empty);
-    every->shapes++;
-    if (shape.least > every->shape_best_of_any * (1 + 1e-9)) {
-        every->bounds_above++;
-        every->worst = fmax(every->worst, shape.least / every->shape_best_of_any - 1);
-    }
+    if (shape.least > every->shape_best_of_any * (1 + 1e-9))
+        fail_msg("a shape of pipeline %lld is bounded by %.12g, its best is %.12g",
+                 (long long)shape.layout.pipeline, shape.least, every->shape_best_of_any);
     shape_close(&shape);
 }
 
@@ -228,8 +229,8 @@ static enum status visit(void *user, const struct layout *layout, struct error *
     bool is_plain = instance->model.experts == 0 || instance->model.moe_every == 1;
     int64_t v = layout->virtual_stages;
     (void)err;
-    if (v > 1 && (instance->model.blocks % v != 0 || !is_plain ||
-                  instance->layouts.pins.block_count > 0))
+    if (v > 1 &&
+        (instance->model.blocks % v != 0 || !is_plain || instance->layouts.pins.block_count > 0))
         return STATUS_OK;
     every->layout = *layout;
     every->item_blocks = v;
@@ -290,6 +291,14 @@ static void roll_block_pins(struct dice *dice, struct instance *out)
     pins->blocks[pins->block_count++] = pin;
 }
 
+static bool has_hosts(const struct cluster *cluster)
+{
+    for (size_t i = 0; i < cluster->group_count; i++)
+        if (cluster->groups[i].device.host_memory_bytes == 0)
+            return false;
+    return true;
+}
+
 static void roll_pins(struct dice *dice, struct instance *out)
 {
     struct layout_pins *pins = &out->layouts.pins;
@@ -311,6 +320,8 @@ static void roll_pins(struct dice *dice, struct instance *out)
         pins->recompute = (int)roll(dice, RECOMPUTE_COUNT);
     if (roll_true(dice, 4))
         roll_block_pins(dice, out);
+    if (has_hosts(&out->cluster) && roll_true(dice, 6))
+        pins->offload = (int)roll(dice, 4);
 }
 
 static void roll_weights(struct dice *dice, struct instance *out)
@@ -350,7 +361,7 @@ static bool roll_memory(struct dice *dice, struct instance *out)
     struct error err;
     request.cluster = &cluster;
     if (layouts_price(&request, &list, &err) != STATUS_OK ||
-        layouts_rank(&list, &time_alone, NULL, &err) != STATUS_OK)
+        layouts_rank(&list, &time_alone, NULL, NULL, &err) != STATUS_OK)
         fail_msg("%s", err.message);
     out->units = layouts_units(&list, out->weights.raw);
     out->layouts.risk = risks[roll(dice, 3)];
@@ -381,7 +392,7 @@ static void price_uniform(struct instance *out)
         fail_msg("%s", err.message);
     objectives = calloc(out->uniform.count + 1, sizeof(*objectives));
     assert_non_null(objectives);
-    assert_int_equal(layouts_rank(&out->uniform, &out->weights, objectives, &err), STATUS_OK);
+    assert_int_equal(layouts_rank(&out->uniform, &out->weights, NULL, objectives, &err), STATUS_OK);
     if (out->uniform.count > 0)
         out->best_uniform = objectives[0];
     free(objectives);
@@ -399,6 +410,7 @@ static bool roll_instance(uint64_t seed, struct instance *out)
     out->arithmetics[0] = ARITHMETIC_BF16;
     out->arithmetics[1] = ARITHMETIC_FP8;
     out->arithmetic_count = roll_true(&dice, 3) ? 2 : 1;
+    out->blocks_offload = roll_true(&dice, 2);
     out->gap_target = roll_true(&dice, 2) ? 0 : 0.01;
     out->layouts = (struct layouts_request){
         .cluster = &out->cluster,
@@ -422,42 +434,29 @@ struct tally {
 
 static void check_instance(const struct instance *instance, uint64_t seed, struct tally *tally)
 {
-    const struct tailor_request request = {.layouts = &instance->layouts,
-                                           .weights = &instance->weights,
-                                           .units = instance->units,
-                                           .best_uniform = instance->uniform.rows,
-                                           .best_objective = instance->best_uniform,
-                                           .arithmetics = {instance->arithmetics[0],
-                                                           instance->arithmetics[1]},
-                                           .arithmetic_count = instance->arithmetic_count,
-                                           .gap_target = instance->gap_target};
+    const struct tailor_request request = {
+        .layouts = &instance->layouts,
+        .weights = &instance->weights,
+        .units = instance->units,
+        .best_uniform = instance->uniform.rows,
+        .best_objective = instance->best_uniform,
+        .arithmetics = {instance->arithmetics[0], instance->arithmetics[1]},
+        .arithmetic_count = instance->arithmetic_count,
+        .gap_target = instance->gap_target,
+        .blocks_offload = instance->blocks_offload};
     struct tailored tailored;
     struct error err;
     const struct every every = every_layout(instance, false);
-    double t0 = clock_s();
-    enum status st = tailor_search(&request, &tailored, &err);
-    if (clock_s() - t0 > 0.1) print_message("seed %llu: %g s, columns %llu solved %llu shapes %llu\n", (unsigned long long)seed, clock_s()-t0, (unsigned long long)tailored.columns, (unsigned long long)tailored.solved, (unsigned long long)tailored.shapes);
-    if (st != STATUS_OK)
+    if (tailor_search(&request, &tailored, &err) != STATUS_OK)
         fail_msg("seed %llu: %s", (unsigned long long)seed, err.message);
     double optimum = fmin(every.best, instance->best_uniform);
     double answer = tailored.found ? tailored.objective : instance->best_uniform;
     assert_true(tailored.is_whole);
-    if (every.bounds_above > 0)
-        print_message("seed %llu: %llu of %llu shapes have a bound above their best, by %g\n",
-                 (unsigned long long)seed, (unsigned long long)every.bounds_above,
-                 (unsigned long long)every.shapes, every.worst);
-    if (tailored.bound > optimum * (1 + 1e-9))
-        print_message("seed %llu: bound %.12g above the optimum %.12g: %g\n", (unsigned long long)seed,
-                 tailored.bound, optimum, tailored.bound / optimum - 1);
-    if (answer < optimum * (1 - 1e-9))
-        print_message("seed %llu: answer %.12g below the optimum %.12g\n", (unsigned long long)seed,
-                 answer, optimum);
-    if (answer > optimum * (1 + instance->gap_target) * (1 + 1e-9)) {
-        tally->behind++;
-        print_message("seed %llu: answer %.12g, optimum %.12g: %g, bound %.12g\n", (unsigned long long)seed,
-                      answer, optimum, answer/optimum-1, tailored.bound);
-    }
+    if (tailored.bound > optimum * (1 + 1e-9) || answer < optimum * (1 - 1e-9))
+        fail_msg("seed %llu: the answer %.12g, bounded by %.12g; the optimum %.12g",
+                 (unsigned long long)seed, answer, tailored.bound, optimum);
     tally->instances++;
+    tally->behind += answer > optimum * (1 + instance->gap_target) * (1 + 1e-9);
     tally->feasible += optimum < INFINITY;
     tally->improved += tailored.found && instance->best_uniform < INFINITY;
     tally->bound_by_memory += every.best_of_any < every.best;
@@ -469,8 +468,7 @@ static void test_tailor__finds_the_best_of_all_layouts(void **state)
 {
     struct tally tally = {0};
     (void)state;
-    const char *only = getenv("SEED");
-    for (uint64_t seed = only ? strtoull(only, NULL, 10) : 1; tally.instances < (only ? 1: INSTANCES); seed++) {
+    for (uint64_t seed = 1; tally.instances < INSTANCES; seed++) {
         static struct instance instance;
         if (!roll_instance(seed, &instance))
             continue;
@@ -478,10 +476,13 @@ static void test_tailor__finds_the_best_of_all_layouts(void **state)
         check_instance(&instance, seed, &tally);
         layouts_free(&instance.uniform);
     }
-    print_message("feasible %llu improved %llu memory %llu groups %llu behind %llu of %llu\n",
-                  (unsigned long long)tally.feasible, (unsigned long long)tally.improved,
-                  (unsigned long long)tally.bound_by_memory, (unsigned long long)tally.groups,
-                  (unsigned long long)tally.behind, (unsigned long long)tally.instances);
+    assert_true(tally.feasible > INSTANCES / 2);
+    assert_true(tally.improved > INSTANCES / 30);
+    assert_true(tally.bound_by_memory > INSTANCES / 4);
+    assert_true(tally.groups > INSTANCES / 20);
+    /* What a step waits for once is added up stage by stage: now and then that tells too little,
+     * and the bound says so. */
+    assert_true(tally.behind < INSTANCES / 100);
 }
 
 int main(void)
