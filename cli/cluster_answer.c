@@ -3,6 +3,7 @@
 #include "base/stats.h"
 #include "base/units.h"
 #include "cli/cli.h"
+#include "cli/cluster_explain.h"
 #include "cli/layout_export.h"
 #include "cli/layout_rows.h"
 #include <math.h>
@@ -61,6 +62,16 @@ struct shown {
     struct priced_layout *rows; /* [count], owned */
     double *objectives;         /* [count], owned */
     size_t count;
+};
+
+/* All that is told. */
+struct telling {
+    const struct cluster_plan_options *options;
+    const struct cluster *cluster;
+    const struct cluster_answer *answer;
+    const struct cluster_explanation *explanation; /* NULL: none */
+    struct shown shown;
+    struct layout_prediction best;
 };
 
 static void shown_free(struct shown *shown)
@@ -124,39 +135,39 @@ static void append_gain(const struct cluster_answer *answer, struct text *out)
                 100 * (answer->objectives[0] / answer->objective - 1));
 }
 
-static void append_answer(const struct cluster_plan_options *options, const struct cluster *cluster,
-                          const struct cluster_answer *answer, const struct shown *shown,
-                          const struct layout_prediction *best, struct text *out)
+static void append_answer(const struct telling *telling, struct text *out)
 {
+    const struct cluster_plan_options *options = telling->options;
+    const struct shown *shown = &telling->shown;
+    const struct layout_prediction *best = &telling->best;
     int64_t tokens = options->global_batch * options->model->seq_length;
     const struct layout_table table =
-        layout_table_of(cluster, options->model, shown->rows, shown->count, 0);
+        layout_table_of(telling->cluster, options->model, shown->rows, shown->count, 0);
     char rate[UNIT_TEXT_BYTES];
-    cluster_plan_head(options, cluster, out);
+    cluster_plan_head(options, telling->cluster, out);
     layout_table_head(&table, out);
     for (size_t i = 0; i < shown->count; i++)
         layout_table_row(&table, &shown->rows[i], shown->objectives[i] / shown->objectives[0] - 1,
                          out);
-    if (answer->tailored.found) {
+    if (telling->answer->tailored.found) {
         text_append(out, "\n");
         block_plan_text(&shown->rows[0].layout, options->model, out);
     }
     append_terms(best, options->risk, out);
-    append_costs(cluster, best, out);
+    append_costs(telling->cluster, best, out);
     text_printf(out, "  %-24s %12s tokens/s, MFU %.1f %%\n", "throughput",
                 format_count((double)tokens / best->time_s.value, rate), 100 * best->mfu);
-    append_gain(answer, out);
+    append_gain(telling->answer, out);
     text_append(out, "\n");
-    append_proof(options, answer, out);
+    append_proof(options, telling->answer, out);
+    if (telling->explanation != NULL)
+        cluster_explain_text(telling->explanation, out);
 }
 
-static enum status print_answer(const struct cluster_plan_options *options,
-                                const struct cluster *cluster, const struct cluster_answer *answer,
-                                const struct shown *shown, const struct layout_prediction *best,
-                                struct error *err)
+static enum status print_answer(const struct telling *telling, struct error *err)
 {
     struct text out = {0};
-    append_answer(options, cluster, answer, shown, best, &out);
+    append_answer(telling, &out);
     enum status status = text_check(&out, err);
     if (status == STATUS_OK)
         fputs(out.data, stdout);
@@ -183,16 +194,18 @@ static void write_proof(const struct cluster_answer *answer, struct jout *out)
     jout_bool(out, "optimal", gap <= 0);
 }
 
-static enum status write_answer(const struct cluster_plan_options *options,
-                                const struct cluster *cluster, const struct cluster_answer *answer,
-                                const struct shown *shown, const struct layout_prediction *best,
-                                const struct exported *exported, struct error *err)
+/* `exported` NULL: nothing was. */
+static enum status write_answer(const struct telling *telling, const struct exported *exported,
+                                struct error *err)
 {
+    const struct cluster_plan_options *options = telling->options;
+    const struct shown *shown = &telling->shown;
+    const struct layout_prediction *best = &telling->best;
     struct jout *out = jout_new();
-    jout_string(out, "cluster", cluster->name);
+    jout_string(out, "cluster", telling->cluster->name);
     jout_string(out, "model", options->model->name);
-    jout_int(out, "devices", cluster_devices(cluster));
-    write_proof(answer, out);
+    jout_int(out, "devices", cluster_devices(telling->cluster));
+    write_proof(telling->answer, out);
     jout_real(out, "risk", options->risk);
     jout_bool(out, "executable", options->executable);
     jout_real(out, "time_s", best->time_s.value);
@@ -200,12 +213,14 @@ static enum status write_answer(const struct cluster_plan_options *options,
     jout_real(out, "mfu", best->mfu);
     write_quantity("price", &best->price, out);
     write_quantity("carbon_g", &best->carbon_g, out);
-    if (answer->tailored.found)
+    if (telling->answer->tailored.found)
         block_plan_write(&shown->rows[0].layout, options->model, out);
     jout_begin_array(out, "layouts");
     for (size_t i = 0; i < shown->count; i++)
         layout_row_json(options->model, &shown->rows[i], shown->objectives[i], out);
     jout_end(out);
+    if (telling->explanation != NULL)
+        cluster_explain_json(telling->explanation, out);
     if (exported != NULL)
         exported_json(exported, out);
     return console_json(out, err);
@@ -224,45 +239,46 @@ static enum status print_export(const struct exported *exported, struct error *e
     return status;
 }
 
-static enum status tell_shown(const struct cluster_plan_options *options,
-                              const struct cluster *cluster, const struct cluster_answer *answer,
-                              const struct shown *shown, struct error *err)
+static enum status tell_export(const struct telling *telling, struct error *err)
 {
-    struct layout_prediction best;
+    const struct cluster_plan_options *options = telling->options;
     struct exported exported;
-    const struct layout *layout = &shown->rows[0].layout;
-    TRY(layout_predict(cluster, options->model, layout, &best, err));
-    if (!options->handover->wanted && options->json)
-        return write_answer(options, cluster, answer, shown, &best, NULL, err);
-    if (!options->json)
-        TRY(print_answer(options, cluster, answer, shown, &best, err));
-    if (!options->handover->wanted)
-        return STATUS_OK;
-    const struct priced_layout units = layouts_units(&answer->uniform, options->weights.raw);
     const struct layout_handover handover = {
-        .cluster = cluster,
+        .cluster = telling->cluster,
         .model = options->model,
-        .layout = layout,
+        .layout = &telling->shown.rows[0].layout,
         .weights = &options->weights,
-        .units = answer->uniform.count > 0 || options->weights.raw ? &units : NULL,
+        .units = &telling->answer->units,
         .memory_cap_bytes = options->memory_cap_bytes,
         .risk = options->risk,
     };
     TRY(layout_export(options->handover, &handover, &exported, err));
-    enum status status = options->json
-                             ? write_answer(options, cluster, answer, shown, &best, &exported, err)
-                             : print_export(&exported, err);
+    enum status status =
+        options->json ? write_answer(telling, &exported, err) : print_export(&exported, err);
     exported_free(&exported);
     return status;
 }
 
+static enum status tell(struct telling *telling, struct error *err)
+{
+    const struct cluster_plan_options *options = telling->options;
+    TRY(layout_predict(telling->cluster, options->model, &telling->shown.rows[0].layout,
+                       &telling->best, err));
+    if (!options->json)
+        TRY(print_answer(telling, err));
+    if (options->handover->wanted)
+        return tell_export(telling, err);
+    return options->json ? write_answer(telling, NULL, err) : STATUS_OK;
+}
+
 enum status cluster_answer_tell(const struct cluster_plan_options *options,
                                 const struct cluster *cluster, const struct cluster_answer *answer,
-                                struct error *err)
+                                const struct cluster_explanation *explanation, struct error *err)
 {
-    struct shown shown;
-    TRY(show(answer, (size_t)options->top, &shown, err));
-    enum status status = tell_shown(options, cluster, answer, &shown, err);
-    shown_free(&shown);
+    struct telling telling = {
+        .options = options, .cluster = cluster, .answer = answer, .explanation = explanation};
+    TRY(show(answer, (size_t)options->top, &telling.shown, err));
+    enum status status = tell(&telling, err);
+    shown_free(&telling.shown);
     return status;
 }

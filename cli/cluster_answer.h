@@ -3,10 +3,11 @@
 #define TEMPER_CLI_CLUSTER_ANSWER_H
 
 #include "cli/plan_cluster.h"
+#include "planner/cluster_explain.h"
 
-/* The answer has a best layout. */
+/* The answer has a best layout. `explanation` NULL: none was asked for. */
 enum status cluster_answer_tell(const struct cluster_plan_options *options,
                                 const struct cluster *cluster, const struct cluster_answer *answer,
-                                struct error *err);
+                                const struct cluster_explanation *explanation, struct error *err);
 
 #endif

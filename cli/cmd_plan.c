@@ -464,6 +464,7 @@ static enum status plan_on_cluster(const struct plan_options *options, struct er
         .gap_target = options->gap,
         .time_limit_s = options->time_limit_s,
         .top = options->top > 0 ? options->top : CLUSTER_TOP,
+        .explain = options->explain,
         .pareto = options->pareto,
         .csv = options->csv,
         .svg = options->svg,
@@ -498,12 +499,12 @@ static enum status check_answers(const struct plan_options *options,
         return error_set(err, STATUS_USAGE,
                          "unexpected argument '%s'; plan files go with --compare A.json B.json",
                          positionals->values[0]);
-    bool is_other = options->explain || options->compare || options->output != NULL;
+    bool is_other = options->compare || options->output != NULL;
     if (options->cluster != NULL && is_other)
         return error_set(err, STATUS_USAGE,
                          "--cluster prints layouts for another machine's launch scripts: it goes "
-                         "with --top, --pareto, --csv, --svg, --export and --json, not with "
-                         "--explain, --compare or -o");
+                         "with --top, --pareto, --csv, --svg, --explain, --export and --json, not "
+                         "with --compare or -o");
     if (options->pareto == NULL && (options->csv != NULL || options->svg != NULL))
         return error_set(err, STATUS_USAGE, "option --%s goes with --pareto AXES",
                          options->csv != NULL ? "csv" : "svg");

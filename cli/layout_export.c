@@ -66,7 +66,7 @@ static enum status price(struct work *work, struct trial *trial, bool *runs, str
     return STATUS_OK;
 }
 
-static enum status try_way(struct work *work, const struct layout_choice *choice, size_t way,
+static enum status try_way(struct work *work, const struct handover_choice *choice, size_t way,
                            struct trial *out, bool *runs, struct error *err)
 {
     const struct model *model = work->handover->model;
@@ -92,7 +92,7 @@ static bool is_better(const struct trial *a, const struct trial *b)
 }
 
 /* The best of the field's ways; the caller owns out->own. */
-static enum status best_way(struct work *work, const struct layout_choice *choice,
+static enum status best_way(struct work *work, const struct handover_choice *choice,
                             struct trial *out, struct error *err)
 {
     struct trial best = {.own = {.blocks = NULL}}, trial;
@@ -120,20 +120,20 @@ static enum status best_way(struct work *work, const struct layout_choice *choic
     return STATUS_OK;
 }
 
-static enum status level(struct work *work, const struct layout_choice *choice,
+static enum status level(struct work *work, const struct handover_choice *choice,
                          struct exported *out, struct error *err)
 {
     struct trial best;
     TRY(best_way(work, choice, &best, err));
     if (best.way.changed > 0)
         out->losses[out->loss_count++] = (struct export_loss){
-            .field = layout_field_name(choice->field),
+            .field = handover_field_name(choice->field),
             .way = best.way,
             .time_share = (best.priced.time_s - work->now.priced.time_s) / work->planned_s,
             .memory_bytes = best.priced.memory_bytes - work->now.priced.memory_bytes,
         };
     if (best.missing_bytes > 0 && work->now.missing_bytes <= 0)
-        work->overflows = layout_field_name(choice->field);
+        work->overflows = handover_field_name(choice->field);
     own_layout_free(&work->now.own);
     work->now = best;
     return STATUS_OK;
@@ -143,12 +143,12 @@ static enum status level(struct work *work, const struct layout_choice *choice,
  * recomputed. */
 static enum status level_all(struct work *work, struct exported *out, struct error *err)
 {
-    const struct layout_choice recompute = {LAYOUT_RECOMPUTE, true};
-    const struct layout_choice offload = {LAYOUT_OFFLOAD_ACTIVATIONS, false};
+    const struct handover_choice recompute = {HANDOVER_RECOMPUTE, true};
+    const struct handover_choice offload = {HANDOVER_OFFLOAD_ACTIVATIONS, false};
     char missing[UNIT_TEXT_BYTES];
 
-    for (int field = 0; field < LAYOUT_FIELD_COUNT; field++) {
-        const struct layout_choice choice = {(enum layout_field)field, false};
+    for (int field = 0; field < HANDOVER_FIELD_COUNT; field++) {
+        const struct handover_choice choice = {(enum handover_field)field, false};
         TRY(level(work, &choice, out, err));
     }
     if (work->now.missing_bytes > 0) {
@@ -192,7 +192,7 @@ enum status layout_export(const struct export_request *request,
                           struct error *err)
 {
     struct work work = {.request = request, .handover = handover};
-    _Static_assert((int)EXPORT_LOSSES_MAX > (int)LAYOUT_FIELD_COUNT + 1,
+    _Static_assert((int)EXPORT_LOSSES_MAX > (int)HANDOVER_FIELD_COUNT + 1,
                    "one loss a field, two more of recompute and offload");
 
     *out = (struct exported){.request = *request, .is_predicted = true};

@@ -7,112 +7,37 @@
 #include <math.h>
 #include <stdio.h>
 
-enum field {
-    FIELD_DATA,
-    FIELD_TENSOR,
-    FIELD_PIPELINE,
-    FIELD_CONTEXT,
-    FIELD_EXPERT,
-    FIELD_VIRTUAL_STAGES,
-    FIELD_SEQUENCE,
-    FIELD_ZERO,
-    FIELD_SHARD,
-    FIELD_MICRO_BATCH,
-    FIELD_MICRO_BATCHES,
-    FIELD_RECOMPUTE,
-    FIELD_SCHEDULE,
-    FIELD_OFFLOAD,
-    FIELD_COUNT
-};
-
-static int64_t value_of(const struct layout *layout, enum field field)
-{
-    const int64_t values[FIELD_COUNT] = {
-        [FIELD_DATA] = layout->data,
-        [FIELD_TENSOR] = layout->tensor,
-        [FIELD_PIPELINE] = layout->pipeline,
-        [FIELD_CONTEXT] = layout->context,
-        [FIELD_EXPERT] = layout->expert,
-        [FIELD_VIRTUAL_STAGES] = layout->virtual_stages,
-        [FIELD_SEQUENCE] = layout->sequence_parallel,
-        [FIELD_ZERO] = layout->zero_stage,
-        [FIELD_SHARD] = layout->shard,
-        [FIELD_MICRO_BATCH] = layout->micro_batch,
-        [FIELD_MICRO_BATCHES] = layout_micro_batches(layout),
-        [FIELD_RECOMPUTE] = layout->recompute,
-        [FIELD_SCHEDULE] = layout->schedule,
-        [FIELD_OFFLOAD] = (layout->offload_activations ? OFFLOAD_ACTIVATIONS : 0) |
-                          (layout->offload_optimizer ? OFFLOAD_OPTIMIZER : 0),
-    };
-    return values[field];
-}
-
-/* What every layout has unless a column of its own says otherwise. */
-static bool is_plain(const struct layout *layout, enum field field)
-{
-    switch (field) {
-    case FIELD_EXPERT:
-        return layout->expert <= 1;
-    case FIELD_SHARD:
-        return layout->zero_stage == 0 || layout->shard == layout->data * layout->context;
-    case FIELD_SCHEDULE:
-        return layout->schedule ==
-               (layout->virtual_stages > 1 ? SCHEDULE_INTERLEAVED : SCHEDULE_1F1B);
-    case FIELD_OFFLOAD:
-        return !layout->offload_activations && !layout->offload_optimizer;
-    default:
-        return false;
-    }
-}
-
-static const struct column {
-    const char *head, *key;
+static const struct {
+    const char *head;
     int width; /* < 0: to the left */
-    bool is_switch;
-    const struct name_list *names; /* NULL: a number, or a switch */
-} columns[FIELD_COUNT] = {
-    [FIELD_DATA] = {"dp", "data_parallel", 4, false, NULL},
-    [FIELD_TENSOR] = {"tp", "tensor_parallel", 4, false, NULL},
-    [FIELD_PIPELINE] = {"pp", "pipeline", 4, false, NULL},
-    [FIELD_CONTEXT] = {"cp", "context_parallel", 4, false, NULL},
-    [FIELD_EXPERT] = {"ep", "expert_parallel", 4, false, NULL},
-    [FIELD_VIRTUAL_STAGES] = {"v", "virtual_stages", 3, false, NULL},
-    [FIELD_SEQUENCE] = {"sp", "sequence_parallel", 5, true, NULL},
-    [FIELD_ZERO] = {"zero", "zero_stage", 4, false, NULL},
-    [FIELD_SHARD] = {"shard", "shard", 5, false, NULL},
-    [FIELD_MICRO_BATCH] = {"mb", "micro_batch", 5, false, NULL},
-    [FIELD_MICRO_BATCHES] = {"count", "micro_batches", 6, false, NULL},
-    [FIELD_RECOMPUTE] = {"recompute", "recompute", -10, false, &recompute_names},
-    [FIELD_SCHEDULE] = {"schedule", "schedule", -12, false, &schedule_names},
-    [FIELD_OFFLOAD] = {"offload", "offload", -11, false, &offload_names},
+} columns[LAYOUT_CHOICE_COUNT] = {
+    [LAYOUT_DATA] = {"dp", 4},
+    [LAYOUT_TENSOR] = {"tp", 4},
+    [LAYOUT_PIPELINE] = {"pp", 4},
+    [LAYOUT_CONTEXT] = {"cp", 4},
+    [LAYOUT_EXPERT] = {"ep", 4},
+    [LAYOUT_VIRTUAL_STAGES] = {"v", 3},
+    [LAYOUT_SEQUENCE] = {"sp", 5},
+    [LAYOUT_ZERO] = {"zero", 4},
+    [LAYOUT_SHARD] = {"shard", 5},
+    [LAYOUT_MICRO_BATCH] = {"mb", 5},
+    [LAYOUT_MICRO_BATCHES] = {"count", 6},
+    [LAYOUT_RECOMPUTE] = {"recompute", -10},
+    [LAYOUT_SCHEDULE] = {"schedule", -12},
+    [LAYOUT_OFFLOAD] = {"offload", -11},
 };
 
-enum { CELL_BYTES = 32 };
-
-/* Of a field with names. */
-static const char *words_of(const struct model *model, const struct layout *layout,
-                            enum field field)
+static const char *cell(const struct model *model, const struct layout *layout,
+                        enum layout_choice choice, char out[LAYOUT_CHOICE_BYTES])
 {
-    size_t value = (size_t)value_of(layout, field);
-    if (field == FIELD_RECOMPUTE && layout->own != NULL) {
+    int64_t value = layout_choice_value(layout, choice);
+    if (choice == LAYOUT_RECOMPUTE && layout->own != NULL) {
         value = layout->own->modes[0].recompute;
         for (int64_t block = 1; block < model->blocks; block++)
             if (layout->own->modes[block].recompute != layout->own->modes[0].recompute)
                 return "by block";
     }
-    return name_of(columns[field].names, value);
-}
-
-static const char *cell(const struct model *model, const struct layout *layout, enum field field,
-                        char out[CELL_BYTES])
-{
-    int64_t value = value_of(layout, field);
-    if (columns[field].names != NULL)
-        return words_of(model, layout, field);
-    if (columns[field].is_switch)
-        return value != 0 ? "on" : "off";
-    (void)snprintf(out, CELL_BYTES, "%lld", (long long)value);
-    return out;
+    return layout_choice_text(choice, value, out);
 }
 
 /* ---- the table ---- */
@@ -125,10 +50,10 @@ struct layout_table layout_table_of(const struct cluster *cluster, const struct 
                                  .has_carbon = (axes & FRONT_CARBON) != 0,
                                  .currency = cluster->currency};
     if (model->experts > 0)
-        table.columns |= 1U << FIELD_EXPERT;
+        table.columns |= 1U << LAYOUT_EXPERT;
     for (size_t i = 0; i < count; i++)
-        for (int field = 0; field < FIELD_COUNT; field++)
-            if (!is_plain(&rows[i].layout, (enum field)field))
+        for (int field = 0; field < LAYOUT_CHOICE_COUNT; field++)
+            if (!layout_choice_is_plain(&rows[i].layout, (enum layout_choice)field))
                 table.columns |= 1U << field;
     return table;
 }
@@ -141,7 +66,7 @@ static void append_cell(int width, const char *words, struct text *out)
 
 void layout_table_head(const struct layout_table *table, struct text *out)
 {
-    for (int field = 0; field < FIELD_COUNT; field++)
+    for (int field = 0; field < LAYOUT_CHOICE_COUNT; field++)
         if (table->columns & (1U << field))
             append_cell(columns[field].width, columns[field].head, out);
     text_printf(out, "%12s %12s %12s", "time", "memory", "energy");
@@ -169,11 +94,11 @@ void layout_table_row(const struct layout_table *table, const struct priced_layo
                       double more, struct text *out)
 {
     char time[UNIT_TEXT_BYTES], memory[UNIT_TEXT_BYTES], energy[UNIT_TEXT_BYTES];
-    char value[CELL_BYTES];
-    for (int field = 0; field < FIELD_COUNT; field++)
+    char value[LAYOUT_CHOICE_BYTES];
+    for (int field = 0; field < LAYOUT_CHOICE_COUNT; field++)
         if (table->columns & (1U << field))
             append_cell(columns[field].width,
-                        cell(table->model, &row->layout, (enum field)field, value), out);
+                        cell(table->model, &row->layout, (enum layout_choice)field, value), out);
     text_printf(out, "%12s %12s %12s", format_seconds(row->time_s, time),
                 format_bytes(row->memory_bytes, memory), format_joules(row->energy_j, energy));
     if (table->has_price)
@@ -192,15 +117,16 @@ void layout_row_json(const struct model *model, const struct priced_layout *row,
 {
     unsigned choices = plan_only_choices(&row->layout, model);
     jout_begin_object(out, NULL);
-    for (int field = 0; field < FIELD_COUNT; field++) {
-        const struct column *column = &columns[field];
-        int64_t value = value_of(&row->layout, (enum field)field);
-        if (column->names != NULL)
-            jout_string(out, column->key, words_of(model, &row->layout, (enum field)field));
-        else if (column->is_switch)
-            jout_bool(out, column->key, value != 0);
+    for (int i = 0; i < LAYOUT_CHOICE_COUNT; i++) {
+        enum layout_choice choice = (enum layout_choice)i;
+        const char *key = layout_choice_key(choice);
+        char value[LAYOUT_CHOICE_BYTES];
+        if (choice == LAYOUT_SEQUENCE)
+            jout_bool(out, key, row->layout.sequence_parallel);
+        else if (layout_choice_names(choice) != NULL)
+            jout_string(out, key, cell(model, &row->layout, choice, value));
         else
-            jout_int(out, column->key, value);
+            jout_int(out, key, layout_choice_value(&row->layout, choice));
     }
     jout_begin_array(out, "plan_only");
     for (size_t i = 0; i < PLAN_ONLY_COUNT; i++)
@@ -219,29 +145,30 @@ void layout_row_json(const struct model *model, const struct priced_layout *row,
 /* ---- CSV ---- */
 
 /* New columns stand at the end, so that what reads the old ones goes on reading them. */
-static const enum field csv_first[] = {
-    FIELD_DATA,     FIELD_TENSOR, FIELD_PIPELINE,    FIELD_CONTEXT,       FIELD_VIRTUAL_STAGES,
-    FIELD_SEQUENCE, FIELD_ZERO,   FIELD_MICRO_BATCH, FIELD_MICRO_BATCHES, FIELD_RECOMPUTE};
-static const enum field csv_last[] = {FIELD_EXPERT, FIELD_SHARD, FIELD_SCHEDULE, FIELD_OFFLOAD};
+static const enum layout_choice csv_first[] = {
+    LAYOUT_DATA,     LAYOUT_TENSOR, LAYOUT_PIPELINE,    LAYOUT_CONTEXT,       LAYOUT_VIRTUAL_STAGES,
+    LAYOUT_SEQUENCE, LAYOUT_ZERO,   LAYOUT_MICRO_BATCH, LAYOUT_MICRO_BATCHES, LAYOUT_RECOMPUTE};
+static const enum layout_choice csv_last[] = {LAYOUT_EXPERT, LAYOUT_SHARD, LAYOUT_SCHEDULE,
+                                              LAYOUT_OFFLOAD};
 
 void layout_csv_head(struct text *out)
 {
     for (size_t i = 0; i < COUNT_OF(csv_first); i++)
-        text_printf(out, "%s,", columns[csv_first[i]].key);
+        text_printf(out, "%s,", layout_choice_key(csv_first[i]));
     text_append(out, "time_s,memory_bytes,energy_j,price,carbon_g");
     for (size_t i = 0; i < COUNT_OF(csv_last); i++)
-        text_printf(out, ",%s", columns[csv_last[i]].key);
+        text_printf(out, ",%s", layout_choice_key(csv_last[i]));
     text_append(out, ",plan_only\n");
 }
 
 static void append_csv_cell(const struct model *model, const struct layout *layout,
-                            enum field field, struct text *out)
+                            enum layout_choice choice, struct text *out)
 {
-    char value[CELL_BYTES];
-    if (columns[field].is_switch)
-        text_printf(out, "%d", value_of(layout, field) != 0);
+    char value[LAYOUT_CHOICE_BYTES];
+    if (choice == LAYOUT_SEQUENCE)
+        text_printf(out, "%d", layout->sequence_parallel);
     else
-        text_append(out, cell(model, layout, field, value));
+        text_append(out, cell(model, layout, choice, value));
 }
 
 static void append_number(double value, struct text *out)

@@ -4,6 +4,7 @@
 
 #include "base/json.h"
 #include "base/text.h"
+#include "planner/layout_choice.h"
 #include "planner/layouts.h"
 
 /* Which columns a table of some layouts has: what none of them makes use of is left out. */

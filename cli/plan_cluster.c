@@ -1,11 +1,11 @@
 #include "cli/plan_cluster.h"
 
 #include "base/clock.h"
-#include "base/units.h"
 #include "cli/cli.h"
 #include "cli/cluster_answer.h"
 #include "cli/cluster_front.h"
 #include "cli/cluster_pins.h"
+#include "cli/cluster_refusal.h"
 #include "ir/plan_only.h"
 
 #include <math.h>
@@ -87,37 +87,6 @@ static enum status make_request(const struct cluster_plan_options *options,
 
 /* ---- the answer ---- */
 
-static enum status refuse_all(const struct cluster *cluster, const struct layouts_request *request,
-                              const struct cluster_answer *answer, struct error *err)
-{
-    const struct layout_list *list = &answer->uniform;
-    char least[UNIT_TEXT_BYTES], cap[UNIT_TEXT_BYTES];
-    uint64_t cap_bytes = request->memory_cap_bytes > 0 ? request->memory_cap_bytes
-                                                       : cluster->groups[0].device.memory_bytes;
-    if (!answer->is_whole)
-        return error_set(err, STATUS_FAILED, "the search was stopped before a layout was found");
-    if (list->considered + answer->tailored.shapes == 0)
-        return error_set(err, STATUS_INFEASIBLE,
-                         "no layout of %lld devices divides the model, global batch %lld%s as "
-                         "pinned; drop a pin or change --global-batch",
-                         (long long)cluster_devices(cluster), (long long)request->global_batch,
-                         cluster->group_count > 1 ? " and each group of nodes into whole stages"
-                                                  : "");
-    if (list->considered == 0)
-        return error_set(err, STATUS_INFEASIBLE,
-                         "no layout fits: of %llu shapes none leaves every stage enough memory; "
-                         "take more devices, or a smaller sequence",
-                         (unsigned long long)answer->tailored.shapes);
-    return error_set(
-        err, STATUS_INFEASIBLE,
-        "no layout fits: the leanest (tp %lld, pp %lld, dp %lld, ZeRO %d, recompute %s) takes %s "
-        "of %s a device in all but %g %% of runs; take more devices, or a smaller sequence",
-        (long long)list->leanest.tensor, (long long)list->leanest.pipeline,
-        (long long)list->leanest.data, list->leanest.zero_stage,
-        recompute_name(list->leanest.recompute), format_bytes(list->leanest_bytes, least),
-        format_bytes((double)cap_bytes, cap), 100 * request->risk);
-}
-
 /* The front is that of the uniform layouts, all of which are priced. */
 static enum status plan_front(const struct cluster_plan_options *options,
                               const struct cluster *cluster, const struct layouts_request *request,
@@ -125,17 +94,31 @@ static enum status plan_front(const struct cluster_plan_options *options,
 {
     struct cluster_answer answer = {.is_whole = true};
     if (cluster->group_count > 1 || request->pins.block_count > 0)
-        return error_set(err, STATUS_UNSUPPORTED,
+        return error_set(err, STATUS_USAGE,
                          "--pareto: the front is of layouts that are the same for every block, on "
                          "a cluster of one group; leave out pins of single blocks");
     enum status status = layouts_price(request, &answer.uniform, err);
     console_progress_end();
     TRY(status);
     answer.is_whole = answer.uniform.is_whole;
-    status = answer.uniform.count == 0 ? refuse_all(cluster, request, &answer, err)
+    status = answer.uniform.count == 0 ? cluster_refuse(cluster, request, &answer, err)
                                        : cluster_front_tell(options, cluster, &answer.uniform, err);
     layouts_free(&answer.uniform);
     return status;
+}
+
+static enum status explain_and_tell(const struct cluster_plan_options *options,
+                                    const struct cluster *cluster,
+                                    const struct cluster_search_request *request,
+                                    const struct cluster_answer *answer, struct error *err)
+{
+    struct cluster_explanation explanation;
+    if (!options->explain)
+        return cluster_answer_tell(options, cluster, answer, NULL, err);
+    enum status status = cluster_explain(request, answer, &explanation, err);
+    console_progress_end();
+    TRY(status);
+    return cluster_answer_tell(options, cluster, answer, &explanation, err);
 }
 
 static enum status plan_best(const struct cluster_plan_options *options,
@@ -147,8 +130,8 @@ static enum status plan_best(const struct cluster_plan_options *options,
     console_progress_end();
     TRY(status);
     status = cluster_answer_best(&answer) == NULL
-                 ? refuse_all(cluster, request->layouts, &answer, err)
-                 : cluster_answer_tell(options, cluster, &answer, err);
+                 ? cluster_refuse(cluster, request->layouts, &answer, err)
+                 : explain_and_tell(options, cluster, request, &answer, err);
     cluster_answer_free(&answer);
     return status;
 }

@@ -20,6 +20,7 @@ struct cluster_plan_options {
     const struct pins *pins; /* of all layers alike; those of single kinds are refused */
     double gap_target, time_limit_s;
     int64_t top;           /* layouts to print */
+    bool explain;          /* why the best one is what it is */
     const char *pareto;    /* axes of the front to print instead; NULL: none */
     unsigned axes;         /* the same as bits of enum front_axis, once they are parsed */
     const char *csv, *svg; /* files for the front; NULL: none */

@@ -23,7 +23,7 @@ enum status export_request_check(const struct export_request *request, const str
 
 /* A field that the target does not run as planned. */
 struct export_loss {
-    const char *field; /* as export_field_name or layout_field_name says it */
+    const char *field; /* as export_field_name or handover_field_name says it */
     struct export_way way;
     double time_share;    /* of the plan's step time, added; NAN: could not be predicted */
     double memory_bytes;  /* added; NAN likewise */

@@ -17,13 +17,15 @@ static enum status search_uniform(const struct cluster_search_request *request,
 {
     struct layout_list *list = &out->uniform;
     *list = (struct layout_list){.is_whole = true, .leanest_bytes = INFINITY};
+    out->units = request->units ? *request->units : layouts_units(list, request->weights.raw);
     if (!has_uniform(request->layouts))
         return STATUS_OK;
     TRY(layouts_price(request->layouts, list, err));
     out->objectives = calloc(list->count + 1, sizeof(*out->objectives));
     if (!out->objectives)
         return error_memory(err, list->count * sizeof(*out->objectives), "the layouts");
-    return layouts_rank(list, &request->weights, out->objectives, err);
+    out->units = request->units ? *request->units : layouts_units(list, request->weights.raw);
+    return layouts_rank(list, &request->weights, &out->units, out->objectives, err);
 }
 
 /* Without uniform layouts the quickest one's figures are the units. */
@@ -44,7 +46,7 @@ static enum status search_tailored(const struct cluster_search_request *request,
     struct tailor_request tailor = {
         .layouts = request->layouts,
         .weights = weights,
-        .units = layouts_units(&out->uniform, weights->raw),
+        .units = out->units,
         .best_objective = INFINITY,
         .arithmetics = {request->arithmetics[0], request->arithmetics[1]},
         .arithmetic_count = request->arithmetic_count,
@@ -53,10 +55,10 @@ static enum status search_tailored(const struct cluster_search_request *request,
     if (out->uniform.count > 0) {
         tailor.best_uniform = &out->uniform.rows[0];
         tailor.best_objective = out->objectives[0];
-    } else if (!weights->raw) {
+    } else if (!weights->raw && !request->units) {
         TRY(search_quickest(&tailor, out, err));
         bool only_time = weights->memory == 0 && weights->energy == 0;
-        tailor.units = out->tailored.priced;
+        out->units = tailor.units = out->tailored.priced;
         if (!out->tailored.found)
             return STATUS_OK;
         if (only_time) {

@@ -8,7 +8,8 @@
 struct cluster_search_request {
     const struct layouts_request *layouts;
     struct layout_weights weights;
-    enum arithmetic arithmetics[2]; /* see tailor.h */
+    const struct priced_layout *units; /* of the weights; NULL: those of this search */
+    enum arithmetic arithmetics[2];    /* see tailor.h */
     size_t arithmetic_count;
     double gap_target; /* stop when the gap is at most this; 0: prove the optimum */
 };
@@ -18,9 +19,10 @@ struct cluster_answer {
     struct layout_list uniform; /* ranked; empty where blocks are pinned or devices differ */
     double *objectives;         /* of them, owned */
     struct tailored tailored;
-    double objective; /* of the best; INFINITY: nothing fits */
-    double bound;     /* no layout of the space has one below */
-    bool is_whole;    /* the limits did not end the search early */
+    struct priced_layout units; /* of the weights */
+    double objective;           /* of the best; INFINITY: nothing fits */
+    double bound;               /* no layout of the space has one below */
+    bool is_whole;              /* the limits did not end the search early */
 };
 
 enum status cluster_search(const struct cluster_search_request *request, struct cluster_answer *out,

@@ -166,6 +166,12 @@ static bool pins_keep(const struct layout_pins *pins, const struct layout *layou
            allows_choice(pins->offload, offload);
 }
 
+static bool is_excluded(const struct layouts_request *request, const struct layout *layout)
+{
+    const struct layout_exclusion *excluded = request->excluded;
+    return excluded && layout_choice_value(layout, excluded->choice) == excluded->value;
+}
+
 static enum status visit(struct enumeration *all, unsigned *out, struct error *err)
 {
     const struct layouts_request *request = all->request;
@@ -174,6 +180,10 @@ static enum status visit(struct enumeration *all, unsigned *out, struct error *e
     *out = 0;
     if (!pins_keep(&request->pins, &all->trial))
         return STATUS_OK;
+    if (is_excluded(request, &all->trial)) {
+        *out = WISH_EVERYTHING; /* of those beside it nothing is known */
+        return STATUS_OK;
+    }
     if (layout_check(&all->trial, request->model, "layout", &ignored) != STATUS_OK)
         return STATUS_OK;
     if (request->left_out != 0 &&
@@ -565,15 +575,16 @@ double layout_objective(const struct layout_weights *weights, const struct price
 }
 
 enum status layouts_rank(struct layout_list *list, const struct layout_weights *weights,
-                         double *objectives, struct error *err)
+                         const struct priced_layout *units, double *objectives, struct error *err)
 {
-    const struct priced_layout units = layouts_units(list, weights->raw);
+    const struct priced_layout own = layouts_units(list, weights->raw);
     struct ranked_layout *ranked = malloc((list->count > 0 ? list->count : 1) * sizeof(*ranked));
     if (!ranked)
         return error_memory(err, list->count * sizeof(*ranked), "the layouts");
     for (size_t i = 0; i < list->count; i++) {
         const struct priced_layout *row = &list->rows[i];
-        ranked[i] = (struct ranked_layout){layout_objective(weights, &units, row), *row};
+        ranked[i] =
+            (struct ranked_layout){layout_objective(weights, units ? units : &own, row), *row};
     }
     qsort(ranked, list->count, sizeof(*ranked), compare_ranked);
     for (size_t i = 0; i < list->count; i++) {

@@ -6,6 +6,7 @@
 #include "base/reporter.h"
 #include "costmodel/layout_cost.h"
 #include "planner/front.h"
+#include "planner/layout_choice.h"
 #include "planner/limits.h"
 
 /* Blocks `first` to `last`, both included, that are pinned apart from the others. */
@@ -33,6 +34,11 @@ struct layout_pins {
 /* Everything free. */
 struct layout_pins layout_pins_none(void);
 
+struct layout_exclusion {
+    enum layout_choice choice;
+    int64_t value;
+};
+
 struct layouts_request {
     const struct cluster *cluster;
     const struct model *model;
@@ -48,6 +54,8 @@ struct layouts_request {
      * finds room on the device, which costs no less time and energy. */
     bool saves_memory;
     struct layout_pins pins;
+    /* Layouts that choose so are left out; NULL: none. Borrowed. */
+    const struct layout_exclusion *excluded;
     struct search_limits limits;
     struct reporter reporter;
 };
@@ -74,7 +82,8 @@ enum layout_wish {
     /* Offload of activations, of the optimizer, of both: no less time. */
     WISH_ACTIVATIONS_AWAY = 2,
     WISH_OPTIMIZER_AWAY = 4,
-    WISH_BOTH_AWAY = 8
+    WISH_BOTH_AWAY = 8,
+    WISH_EVERYTHING = 15
 };
 
 /* Called with every layout that passes layout_check and the pins; the layout is gone afterwards. */
@@ -104,10 +113,11 @@ struct priced_layout layouts_units(const struct layout_list *list, bool raw);
 double layout_objective(const struct layout_weights *weights, const struct priced_layout *units,
                         const struct priced_layout *row);
 
-/* Sorts the rows by their weighted objective, best first; of equals the one of less memory stands
- * first. objectives [list->count] receives the values in that order (NULL allowed). */
+/* `units` NULL: those of the list. Sorts the rows by their weighted objective, best first; of
+ * equals the one of less memory stands first. objectives [list->count] receives the values in that
+ * order (NULL allowed). */
 enum status layouts_rank(struct layout_list *list, const struct layout_weights *weights,
-                         double *objectives, struct error *err);
+                         const struct priced_layout *units, double *objectives, struct error *err);
 
 double priced_layout_value(const struct priced_layout *row, enum front_axis axis);
 

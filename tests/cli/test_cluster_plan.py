@@ -51,7 +51,7 @@ class ClusterPlan(Test):
         front = self.json(*PLAN, "--cluster", "h100x16", "--pareto", "time,memory", "--csv",
                           "front.csv")["layouts"]
         best = self.json(*PLAN, "--cluster", "h100x16")
-        self.assertAlmostEqual(front[0]["time_s"], best["time_s"], delta=1e-9)
+        self.assertLessEqual(best["time_s"], front[0]["time_s"] + 1e-9)  # its blocks may differ
         for one, other in zip(front, front[1:]):
             self.assertLess(one["time_s"], other["time_s"])
             self.assertGreater(one["memory_bytes"], other["memory_bytes"])
@@ -118,30 +118,35 @@ class ClusterPlan(Test):
         """A smaller risk never has more memory, nor less time; what holds is within the cap."""
         cap, before_s = 30 * 2**30, 0
         for risk in ("0.5", "0.05", "0.001", "1e-6"):
-            answer = self.json(*PLAN, "--cluster", "h100x16", "--memory-cap", str(cap), "--risk",
-                               risk)
-            self.assertEqual(answer["risk"], float(risk))
-            self.assertLessEqual(answer["memory_bytes"], cap)
-            self.assertGreaterEqual(answer["time_s"], before_s)
-            before_s = answer["time_s"]
-        usual = self.json(*PLAN, "--cluster", "h100x16", "--memory-cap", str(cap))
+            front = self.json(*PLAN, "--cluster", "h100x16", "--memory-cap", str(cap), "--risk",
+                              risk, "--pareto", "time,memory")
+            self.assertEqual(front["risk"], float(risk))
+            for layout in front["layouts"]:
+                self.assertLessEqual(layout["memory_bytes"], cap)
+            self.assertGreaterEqual(front["layouts"][0]["time_s"], before_s)
+            before_s = front["layouts"][0]["time_s"]
+        usual = self.json(*PLAN, "--cluster", "h100x16")
         self.assertEqual(usual["risk"], 0.05)
         for risk in ("0", "-1", "0.7", "x"):
             self.refused(2, ["--risk"], *PLAN, "--cluster", "h100x16", "--risk", risk)
 
     def test_executable(self):
-        pinned = self.json(*PLAN, "--cluster", "h100x16", "--pin", "cp=2")["layouts"][0]
+        quick = ("--cluster", "h100x16", "--gap", "0.5")
+        pinned = self.json(*PLAN, *quick, "--pin", "cp=2")["layouts"][0]
         self.assertEqual((pinned["context_parallel"], pinned["plan_only"]),
                          (2, ["context_parallel"]))
         self.assertIn("plan-only: context_parallel",
-                      self.done(*PLAN, "--cluster", "h100x16", "--pin", "cp=2").stdout)
-        free = self.json(*PLAN, "--cluster", "h100x16", "--top", "1000")
-        answer = self.json(*PLAN, "--cluster", "h100x16", "--top", "1000", "--executable")
+                      self.done(*PLAN, *quick, "--pin", "cp=2").stdout)
+        free = self.json(*PLAN, "--cluster", "h100x16", "--pareto", "time,memory")
+        front = self.json(*PLAN, "--cluster", "h100x16", "--pareto", "time,memory", "--executable")
         self.assertTrue(any(layout["plan_only"] for layout in free["layouts"]))
+        self.assertFalse(any(layout["plan_only"] for layout in front["layouts"]))
+        self.assertLess(front["considered"], free["considered"])
+        for layout in free["layouts"]:  # what the executor has is on its own front, too
+            if not layout["plan_only"]:
+                self.assertIn(layout, front["layouts"])
+        answer = self.json(*PLAN, *quick, "--top", "1000", "--executable")
         self.assertFalse(any(layout["plan_only"] for layout in answer["layouts"]))
-        self.assertLess(answer["considered"], free["considered"])
-        best = next(layout for layout in free["layouts"] if not layout["plan_only"])
-        self.assertEqual(answer["time_s"], best["time_s"])
         for pin in ("cp=2", "offload=both"):
             self.refused(2, [pin.partition("=")[0], "plan-only"], *PLAN, "--cluster", "h100x16",
                          "--executable", "--pin", pin)
@@ -163,12 +168,71 @@ class ClusterPlan(Test):
                            ("precision:0=fp32", ["arithmetic"]), ("threads=2", ["threads"])):
             self.refused(2, words, *PLAN, "--cluster", "h100x16", "--pin", pin)
 
+    def test_pins_of_blocks(self):
+        pins = "pp=2,tp=4,schedule=1f1b,recompute:0-3=full,recompute:9=full"
+        rest = ",recompute:4-8=none,recompute:10-31=none"
+        said = self.done(*PLAN, "--cluster", "h100x16", "--pin", pins + rest).stdout
+        self.assertIn("recompute full 0-3, 9", said)
+        self.assertIn("by block", said)
+        self.refused(1, ["block 2"], *PLAN, "--cluster", "h100x16", "--pin", "arithmetic:2-5=fp8")
+
+    def test_blocks_that_differ(self):
+        """Where full recompute of every block is more than memory asks for."""
+        command = ("plan", "--model", "llama-3-70b", "--seq-length", "8192", "--global-batch", "32",
+                   "--cluster", "h100x16", "--pin", "offload=none,tp=8,pp=2")
+        answer = self.json(*command)
+        best, uniform = answer["layouts"][:2]
+        self.assertEqual((best["recompute"], uniform["recompute"]), ("by block", "full"))
+        self.assertLess(best["time_s"], uniform["time_s"])
+        self.assertEqual(sum(stage["blocks"] for stage in answer["stages"]), 80)
+        modes = {run["mode"] for stage in answer["stages"] for run in stage["recompute"]}
+        self.assertEqual(modes, {"none", "full"})
+        self.assertLessEqual(answer["bound"], answer["objective"])
+        self.assertEqual(answer["optimal"], answer["gap"] == 0)
+        said = self.done(*command).stdout
+        for words in ("stage 0: blocks 0-", "gain over uniform", "the first layout is optimal"):
+            self.assertIn(words, said)
+
+    def test_unlike_devices(self):
+        """Stages on slower devices get fewer blocks."""
+        (self.folder / "mixed.json").write_text(json.dumps({
+            "format": "temper-cluster", "version": 1, "name": "mixed",
+            "groups": [{"like": "h100", "nodes": 1}, {"like": "a100-80", "nodes": 1}]}))
+        answer = self.json(*PLAN, "--cluster", "mixed.json", "--pin", "pp=2,tp=8,v=1")
+        blocks = {stage["group"]: stage["blocks"] for stage in answer["stages"]}
+        self.assertEqual(sum(blocks.values()), 32)
+        self.assertGreater(blocks[0], 1.3 * blocks[1])
+        fast = self.json(*PLAN, "--cluster", "h100x16", "--pin", "pp=2,tp=8,v=1")["time_s"]
+        slow = self.json(*PLAN, "--cluster", "a100-80x16", "--pin", "pp=2,tp=8,v=1")["time_s"]
+        self.assertTrue(fast < answer["time_s"] < slow, (fast, answer["time_s"], slow))
+        self.refused(2, ["--pareto"], *PLAN, "--cluster", "mixed.json", "--pareto", "time,memory")
+
+    def test_explain(self):
+        """What it says of a choice is what pinning the next best finds."""
+        command = (*PLAN, "--cluster", "h100x8", "--raw-weights")
+        answer = self.json(*command, "--explain")
+        explanation = answer["explanation"]
+        keys = {"tensor_parallel": "tp", "pipeline": "pp", "zero_stage": "zero"}
+        rows = [row for row in explanation["choices"] if row["choice"] in keys and row["compared"]]
+        self.assertGreater(len(rows), 1)
+        for row in rows:
+            self.assertGreaterEqual(row["gain"], row["least_gain"])
+            self.assertGreaterEqual(row["least_gain"], -1e-9)
+            pinned = self.json(*command, "--pin", f"{keys[row['choice']]}={row['next_best']}")
+            self.assertAlmostEqual(pinned["objective"] / answer["objective"] - 1, row["gain"],
+                                   delta=1e-6)
+        savings = [row["saving"] for row in explanation["memory"] if row["fits"]]
+        self.assertEqual(savings, sorted(savings))
+        said = self.done(*command, "--explain").stdout
+        for words in ("next best", "what memory is worth", "explained by"):
+            self.assertIn(words, said)
+
     def test_refusals(self):
         self.refused(1, ["h100x1024"], *PLAN, "--cluster", "h1000x8")
         self.refused(2, ["all layers have the same"], *PLAN, "--cluster", "h100x8", "--pin",
                      "zero:mlp=2")
         self.refused(1, ["fp8", "a100-80"], *PLAN, "--cluster", "a100-80x8", "--arithmetic", "fp8")
-        self.refused(3, ["no layout fits", "GiB"], "plan", "--model", "llama-3.1-405b",
+        self.refused(3, ["no layout fits", "GiB more than", "on 64 devices some"], "plan", "--model", "llama-3.1-405b",
                      "--global-batch", "8", "--cluster", "h100x8")
 
 

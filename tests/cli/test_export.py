@@ -154,7 +154,7 @@ class ExportOfLayouts(Test):
                 "--cluster", "h100x16", "--framework", "fsdp", "--pin",
                 "pp=1,tp=1,cp=1,zero=3,shard=16,recompute=full,micro-batch=1")
         needed = self.json(*plan)["memory_bytes"]
-        self.refused(3, ["megatron", "missing", "zero_stage", "--memory-cap"], *plan,
+        self.refused(3, ["megatron", "missing", "--memory-cap"], *plan,
                      "--memory-cap", f"{int(needed * 1.1)}", "--export", "megatron=m.args")
         self.assertFalse((self.folder / "m.args").exists())
 
