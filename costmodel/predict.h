@@ -40,13 +40,13 @@ enum status predict_plan(const struct profile *profile, const struct plan *plan,
 /* The stage whose layers take longest in this prediction of the plan: whose phases it gives. */
 int predict_critical_stage(const struct plan *plan, const struct prediction *prediction);
 
-/* Peak memory that 95 of 100 runs stay below. Only the process's own memory deviates; it is taken as
- * normal. */
-#define MEMORY_RISK 0.05
+/* Peak memory that 95 of 100 runs stay below. Only the process's own memory deviates; it is taken
+ * as normal. */
+#define MEMORY_RISK                0.05
 #define MEMORY_QUANTILE_DEVIATIONS 1.6448536269514722 /* normal_deviations(MEMORY_RISK) */
 double memory_quantile_bytes(struct quantity memory_bytes);
-/* The same for another share of runs that may exceed it, below 1; 0: MEMORY_RISK. What a cap is held
- * against. */
+/* The same for another share of runs that may exceed it, below 1; 0: MEMORY_RISK. What a cap is
+ * held against. */
 double memory_held_bytes(struct quantity memory_bytes, double risk);
 
 #endif

@@ -9,9 +9,9 @@
 enum { BLOCK_KINDS_MAX = 2 * RECOMPUTE_COUNT * 2 * 2 };
 
 struct stage_entry {
-    int64_t first, count; /* stages first .. first + count - 1 */
-    size_t group;         /* of the cluster's */
-    int64_t blocks;       /* of one stage */
+    int64_t first, count;           /* stages first .. first + count - 1 */
+    size_t group;                   /* of the cluster's */
+    int64_t blocks;                 /* of one stage */
     int64_t kinds[BLOCK_KINDS_MAX]; /* of them, of each of the list's kinds */
     bool has_embedding, has_head;
 };

@@ -1,5 +1,5 @@
-/* Running mean and variance (Welford 1962), order statistics of small samples, and the quantiles of a
- * normal distribution. */
+/* Running mean and variance (Welford 1962), order statistics of small samples, and the quantiles of
+ * a normal distribution. */
 #ifndef TEMPER_BASE_STATS_H
 #define TEMPER_BASE_STATS_H
 

@@ -15,7 +15,7 @@ struct text;
 struct block_mode {
     enum recompute recompute;
     enum arithmetic arithmetic; /* of its products: the layout's, or fp8 in a layout of 16 bit */
-    bool offload; /* what it keeps for the backward pass waits in the host's memory */
+    bool offload;               /* what it keeps for the backward pass waits in the host's memory */
 };
 
 /* All borrowed. */

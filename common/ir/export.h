@@ -65,18 +65,18 @@ enum status export_write(enum export_target target, const struct plan *plan, str
 /* ---- the same of a layout ---- */
 
 /* What a target has its own way of, in the order in which it is levelled. */
-enum layout_field {
-    LAYOUT_SCHEDULE,
-    LAYOUT_STAGES,
-    LAYOUT_SEQUENCE,
-    LAYOUT_ARITHMETIC, /* of blocks; a target may be slower than the plan, never less exact */
-    LAYOUT_RECOMPUTE,
-    LAYOUT_OFFLOAD_ACTIVATIONS,
-    LAYOUT_OFFLOAD_OPTIMIZER,
-    LAYOUT_ZERO, /* the stage, who shares the state, and the software that does it */
-    LAYOUT_FIELD_COUNT
+enum handover_field {
+    HANDOVER_SCHEDULE,
+    HANDOVER_STAGES,
+    HANDOVER_SEQUENCE,
+    HANDOVER_ARITHMETIC, /* of blocks; a target may be slower than the plan, never less exact */
+    HANDOVER_RECOMPUTE,
+    HANDOVER_OFFLOAD_ACTIVATIONS,
+    HANDOVER_OFFLOAD_OPTIMIZER,
+    HANDOVER_ZERO, /* the stage, who shares the state, and the software that does it */
+    HANDOVER_FIELD_COUNT
 };
-const char *layout_field_name(enum layout_field field); /* "schedule", ... */
+const char *handover_field_name(enum handover_field field); /* "schedule", ... */
 
 /* Before levelling: STATUS_UNSUPPORTED when the target has no such model, or not the layout's
  * degrees; names the pin that would help. */
@@ -84,13 +84,13 @@ enum status export_layout_check(enum export_target target, const struct model *m
                                 const struct layout *layout, struct error *err);
 
 /* Which ways of a field are asked for. */
-struct layout_choice {
-    enum layout_field field;
+struct handover_choice {
+    enum handover_field field;
     bool all; /* false: where the target can run the field as planned that is the only way */
 };
 
 /* As export_level, of a layout that passes layout_check. `out->changed` counts blocks. */
-enum status export_layout_level(enum export_target target, const struct layout_choice *choice,
+enum status export_layout_level(enum export_target target, const struct handover_choice *choice,
                                 size_t way, const struct model *model, struct own_layout *layout,
                                 struct export_way *out, struct error *err);
 

@@ -250,6 +250,8 @@ static enum recompute wanted_recompute(const struct own_blocks *blocks, const st
 static void add_partial_ways(const struct leveller *leveller, struct ways *out)
 {
     const struct own_blocks *blocks = leveller->own->blocks;
+    const bool *has = leveller->ops->recompute;
+    bool has_first = has[EXPORT_FULL_FIRST] || leveller->ops->own_recompute;
     int64_t chunk = 0, stage = 0;
 
     for (int64_t i = 0; i < blocks->blocks; i++) {
@@ -257,10 +259,9 @@ static void add_partial_ways(const struct leveller *leveller, struct ways *out)
         chunk = place->in_chunk + 1 > chunk ? place->in_chunk + 1 : chunk;
         stage = place->in_stage + 1 > stage ? place->in_stage + 1 : stage;
     }
-    for (int64_t count = chunk - 1; leveller->ops->recompute[EXPORT_FULL_FIRST] && count > 0;
-         count--)
+    for (int64_t count = chunk - 1; has_first && count > 0; count--)
         ways_add(out, EXPORT_FULL_FIRST, count);
-    for (int64_t count = 2; leveller->ops->recompute[EXPORT_FULL_EVERY] && count <= stage; count++)
+    for (int64_t count = 2; has[EXPORT_FULL_EVERY] && count <= stage; count++)
         ways_add(out, EXPORT_FULL_EVERY, count);
 }
 
@@ -274,8 +275,7 @@ static enum status recompute_ways(const struct leveller *leveller, struct ways *
     ways_add(out, EXPORT_FULL, 0);
     if (leveller->ops->own_recompute)
         ways_add(out, EXPORT_OWN, 0);
-    else
-        add_partial_ways(leveller, out);
+    add_partial_ways(leveller, out);
     return STATUS_OK;
 }
 
@@ -505,20 +505,20 @@ static const struct field_rule {
     size_t (*apply)(const struct leveller *leveller, const struct way *way); /* blocks changed */
     void (*describe)(const struct leveller *leveller, const struct way *way,
                      char text[EXPORT_TEXT_BYTES]);
-} rules[LAYOUT_FIELD_COUNT] = {
-    [LAYOUT_SCHEDULE] = {"schedule", schedule_ways, schedule_apply, schedule_text},
-    [LAYOUT_STAGES] = {"stage", stage_ways, stage_apply, stage_text},
-    [LAYOUT_SEQUENCE] = {"sequence_parallel", sequence_ways, sequence_apply, sequence_text},
-    [LAYOUT_ARITHMETIC] = {"arithmetic", arithmetic_ways, arithmetic_apply, arithmetic_text},
-    [LAYOUT_RECOMPUTE] = {"recompute", recompute_ways, recompute_apply, recompute_text},
-    [LAYOUT_OFFLOAD_ACTIVATIONS] = {"offload_activations", offload_ways, offload_apply,
-                                    offload_text},
-    [LAYOUT_OFFLOAD_OPTIMIZER] = {"offload_optimizer", optimizer_ways, optimizer_apply,
-                                  optimizer_text},
-    [LAYOUT_ZERO] = {"zero_stage", zero_ways, zero_apply, zero_text},
+} rules[HANDOVER_FIELD_COUNT] = {
+    [HANDOVER_SCHEDULE] = {"schedule", schedule_ways, schedule_apply, schedule_text},
+    [HANDOVER_STAGES] = {"stage", stage_ways, stage_apply, stage_text},
+    [HANDOVER_SEQUENCE] = {"sequence_parallel", sequence_ways, sequence_apply, sequence_text},
+    [HANDOVER_ARITHMETIC] = {"arithmetic", arithmetic_ways, arithmetic_apply, arithmetic_text},
+    [HANDOVER_RECOMPUTE] = {"recompute", recompute_ways, recompute_apply, recompute_text},
+    [HANDOVER_OFFLOAD_ACTIVATIONS] = {"offload_activations", offload_ways, offload_apply,
+                                      offload_text},
+    [HANDOVER_OFFLOAD_OPTIMIZER] = {"offload_optimizer", optimizer_ways, optimizer_apply,
+                                    optimizer_text},
+    [HANDOVER_ZERO] = {"zero_stage", zero_ways, zero_apply, zero_text},
 };
 
-const char *layout_field_name(enum layout_field field)
+const char *handover_field_name(enum handover_field field)
 {
     return rules[field].name;
 }
@@ -542,7 +542,7 @@ static enum status keep_exact_way(const struct leveller *leveller, const struct 
     return STATUS_OK;
 }
 
-static enum status find_ways(const struct leveller *leveller, const struct layout_choice *choice,
+static enum status find_ways(const struct leveller *leveller, const struct handover_choice *choice,
                              struct ways *out, struct error *err)
 {
     const struct field_rule *rule = &rules[choice->field];
@@ -551,7 +551,7 @@ static enum status find_ways(const struct leveller *leveller, const struct layou
     return choice->all ? STATUS_OK : keep_exact_way(leveller, rule, out, err);
 }
 
-enum status export_layout_level(enum export_target target, const struct layout_choice *choice,
+enum status export_layout_level(enum export_target target, const struct handover_choice *choice,
                                 size_t way, const struct model *model, struct own_layout *layout,
                                 struct export_way *out, struct error *err)
 {
@@ -571,14 +571,14 @@ enum status export_layout_level(enum export_target target, const struct layout_c
 }
 
 /* The way in which the target runs a field that is level. */
-static enum status level_way(const struct leveller *leveller, enum layout_field field,
+static enum status level_way(const struct leveller *leveller, enum handover_field field,
                              struct way *out, struct error *err)
 {
     struct own_layout copy;
     struct ways ways;
     char text[EXPORT_TEXT_BYTES];
 
-    const struct layout_choice choice = {field, false};
+    const struct handover_choice choice = {field, false};
     TRY(find_ways(leveller, &choice, &ways, err));
     TRY(own_layout_open(&copy, &leveller->own->layout, leveller->model, err));
     const struct leveller trial = {leveller->ops, leveller->model, &copy};
@@ -598,16 +598,16 @@ enum status layout_ways_of(const struct export_ops *ops, const struct model *mod
 {
     struct own_layout copy = *layout; /* nothing of it is changed */
     const struct leveller leveller = {ops, model, &copy};
-    struct way ways[LAYOUT_FIELD_COUNT];
+    struct way ways[HANDOVER_FIELD_COUNT];
 
-    for (int field = 0; field < LAYOUT_FIELD_COUNT; field++)
-        TRY(level_way(&leveller, (enum layout_field)field, &ways[field], err));
+    for (int field = 0; field < HANDOVER_FIELD_COUNT; field++)
+        TRY(level_way(&leveller, (enum handover_field)field, &ways[field], err));
     *out = (struct layout_ways){
-        .recompute = (enum export_recompute)ways[LAYOUT_RECOMPUTE].value,
-        .recompute_count = ways[LAYOUT_RECOMPUTE].count,
-        .first_16_bit = ways[LAYOUT_ARITHMETIC].value,
-        .last_16_bit = model->blocks - ways[LAYOUT_ARITHMETIC].count,
-        .offloaded = ways[LAYOUT_OFFLOAD_ACTIVATIONS].count,
+        .recompute = (enum export_recompute)ways[HANDOVER_RECOMPUTE].value,
+        .recompute_count = ways[HANDOVER_RECOMPUTE].count,
+        .first_16_bit = ways[HANDOVER_ARITHMETIC].value,
+        .last_16_bit = model->blocks - ways[HANDOVER_ARITHMETIC].count,
+        .offloaded = ways[HANDOVER_OFFLOAD_ACTIVATIONS].count,
     };
     return STATUS_OK;
 }

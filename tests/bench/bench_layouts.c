@@ -4,7 +4,9 @@
  * considered a second; it looks at memory first, and what does not fit ends there. Then evaluations
  * a second of time, memory and energy together, of all layouts that layouts_each visits, in its
  * order: each alone (layout_predict), and with what neighbours share remembered
- * (costmodel/layer_prices.h). Each figure is the fastest of some rounds; the ways alternate. */
+ * (costmodel/layer_prices.h). The ways alternate for some rounds. A search counts with its fastest
+ * round, evaluations with the fastest round of each 64th of the list, so that whatever else the
+ * machine does for a moment counts little. */
 #include "base/clock.h"
 #include "costmodel/layout_parts.h"
 #include "planner/layouts.h"
@@ -12,7 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ROUNDS = 15 };
+enum { ROUNDS = 15, PIECES = 64 };
 
 static const struct search_case {
     const char *cluster, *model;
@@ -28,10 +30,15 @@ struct layout_array {
     size_t count, capacity;
 };
 
-/* Fastest round of each way. The sums of the steps' times say that both ways did the same. */
+/* Of evaluations in one way. The sum of the steps' times says whether two ways did the same. */
+struct way {
+    double fastest_s[PIECES];
+    double sum_s;
+};
+
 struct times {
-    double search_s, alone_s, shared_s;
-    double alone_sum_s, shared_sum_s;
+    double search_s;
+    struct way alone, shared;
 };
 
 static enum status collect(void *user, const struct layout *layout, struct error *err)
@@ -60,54 +67,80 @@ static enum status search(const struct layouts_request *request, struct times *t
 }
 
 static enum status evaluate_alone(const struct layouts_request *request,
-                                  const struct layout_array *array, struct times *times,
+                                  const struct layout_array *array, struct way *way,
                                   struct error *err)
 {
-    double start_s = clock_s();
-    times->alone_sum_s = 0;
-    for (size_t i = 0; i < array->count; i++) {
-        struct layout_prediction prediction;
-        TRY(layout_predict(request->cluster, request->model, &array->rows[i], &prediction, err));
-        times->alone_sum_s += prediction.time_s.value;
+    way->sum_s = 0;
+    for (size_t piece = 0; piece < PIECES; piece++) {
+        double start_s = clock_s();
+        for (size_t i = array->count * piece / PIECES; i < array->count * (piece + 1) / PIECES;
+             i++) {
+            struct layout_prediction out;
+            TRY(layout_predict(request->cluster, request->model, &array->rows[i], &out, err));
+            way->sum_s += out.time_s.value;
+        }
+        way->fastest_s[piece] = fmin(way->fastest_s[piece], clock_s() - start_s);
     }
-    times->alone_s = fmin(times->alone_s, clock_s() - start_s);
     return STATUS_OK;
 }
 
 static enum status evaluate_shared(const struct layouts_request *request,
-                                   const struct layout_array *array, struct times *times,
-                                   struct error *err)
+                                   const struct layout_array *array, struct layer_memory *layers,
+                                   struct way *way, struct error *err)
 {
-    double start_s = clock_s();
-    struct layer_memory *layers = layer_memory_new(request->model);
-    enum status status = layers ? STATUS_OK : error_memory(err, 0, "the prices of layers");
-    times->shared_sum_s = 0;
-    for (size_t i = 0; i < array->count && status == STATUS_OK; i++) {
-        struct layout_prediction prediction = {.model_flops = 0};
-        struct layout_parts parts;
-        layout_parts_fill(request->cluster, request->model, &array->rows[i], layers, &parts);
-        parts_memory(&parts, &prediction);
-        status = parts_time(&parts, &prediction, err);
-        times->shared_sum_s += prediction.time_s.value;
+    way->sum_s = 0;
+    for (size_t piece = 0; piece < PIECES; piece++) {
+        double start_s = clock_s();
+        for (size_t i = array->count * piece / PIECES; i < array->count * (piece + 1) / PIECES;
+             i++) {
+            struct layout_prediction out = {.model_flops = 0};
+            struct layout_parts parts;
+            layout_parts_fill(request->cluster, request->model, &array->rows[i], layers, &parts);
+            parts_memory(&parts, &out);
+            TRY(parts_time(&parts, &out, err));
+            way->sum_s += out.time_s.value;
+        }
+        way->fastest_s[piece] = fmin(way->fastest_s[piece], clock_s() - start_s);
     }
+    return STATUS_OK;
+}
+
+static enum status evaluate_both(const struct layouts_request *request,
+                                 const struct layout_array *array, struct times *times,
+                                 struct error *err)
+{
+    struct layer_memory *layers = layer_memory_new(request->model); /* of this round only */
+    if (!layers)
+        return error_set(err, STATUS_MEMORY, "no memory for the prices of layers");
+    enum status status = evaluate_shared(request, array, layers, &times->shared, err);
     layer_memory_free(layers);
-    times->shared_s = fmin(times->shared_s, clock_s() - start_s);
+    if (status == STATUS_OK)
+        status = evaluate_alone(request, array, &times->alone, err);
+    if (status == STATUS_OK && times->alone.sum_s != times->shared.sum_s)
+        return error_set(err, STATUS_INVALID, "the two ways differ: steps of %.17g and %.17g s",
+                         times->alone.sum_s, times->shared.sum_s);
     return status;
+}
+
+static double evaluations_per_s(const struct layout_array *array, const struct way *way)
+{
+    double seconds = 0;
+    for (size_t piece = 0; piece < PIECES; piece++)
+        seconds += way->fastest_s[piece];
+    return (double)array->count / seconds;
 }
 
 static enum status measure_rounds(const struct layouts_request *request,
                                   const struct layout_array *array, struct layout_list *list,
                                   struct times *times, struct error *err)
 {
-    *times = (struct times){.search_s = INFINITY, .alone_s = INFINITY, .shared_s = INFINITY};
+    times->search_s = INFINITY;
+    for (size_t piece = 0; piece < PIECES; piece++)
+        times->alone.fastest_s[piece] = times->shared.fastest_s[piece] = INFINITY;
     for (int round = 0; round < ROUNDS; round++) {
         TRY(search(request, times, list, err));
-        TRY(evaluate_alone(request, array, times, err));
-        TRY(evaluate_shared(request, array, times, err));
+        TRY(evaluate_both(request, array, times, err));
     }
-    if (times->alone_sum_s != times->shared_sum_s)
-        return error_set(err, STATUS_INVALID, "the two ways differ: steps of %.17g and %.17g s",
-                         times->alone_sum_s, times->shared_sum_s);
     return STATUS_OK;
 }
 
@@ -141,8 +174,8 @@ static enum status measure_case(const struct search_case *row, struct error *err
         printf("%-12s %-14s %6lld %9llu %8zu %7.1f ms %10.0f %9zu %9.0f %9.0f\n", row->cluster,
                row->model, (long long)row->global_batch, (unsigned long long)list.considered,
                list.count, 1e3 * times.search_s, (double)list.considered / times.search_s,
-               array.count, (double)array.count / times.alone_s,
-               (double)array.count / times.shared_s);
+               array.count, evaluations_per_s(&array, &times.alone),
+               evaluations_per_s(&array, &times.shared));
     layouts_free(&list);
     free(array.rows);
     return status;

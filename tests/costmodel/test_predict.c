@@ -291,7 +291,8 @@ static void test_predict__memory_is_the_fullest_stage_and_the_process(void **sta
         }
         assert_true(p.memory_bytes.value == (double)most + 1e6);
         assert_true(p.memory_bytes.deviation == 1e4);
-        /* Quantiles of the normal distribution: 0.95, 0.99, 0.5 (Abramowitz, Stegun, table 26.5). */
+        /* Quantiles of the normal distribution: 0.95, 0.99, 0.5 (Abramowitz, Stegun, table 26.5).
+         */
         assert_true(near(memory_quantile_bytes(p.memory_bytes),
                          p.memory_bytes.value + 1.6448536269514722 * 1e4));
         assert_true(near(memory_held_bytes(p.memory_bytes, 0.01),

@@ -98,8 +98,8 @@ static void test_cluster__builtins_are_complete(void **state)
     }
 }
 
-/* All figures of a host or none of them: 12.5 GB/s of PCIe 4 that two devices share, an eighth of 16
- * channels of 25.6 GB/s at the share that Adam reaches, an eighth of 2 TiB. */
+/* All figures of a host or none of them: 12.5 GB/s of PCIe 4 that two devices share, an eighth of
+ * 16 channels of 25.6 GB/s at the share that Adam reaches, an eighth of 2 TiB. */
 static void test_cluster__hosts_are_given_or_not(void **state)
 {
     (void)state;

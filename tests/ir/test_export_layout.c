@@ -80,10 +80,10 @@ static struct own_layout open_layout(const struct made *made)
 }
 
 /* The first way of a field, or the first of `count` where it is not below zero; how many change. */
-static size_t level(enum export_target target, enum layout_field field, size_t way,
+static size_t level(enum export_target target, enum handover_field field, size_t way,
                     const struct model *model, struct own_layout *own, char *text)
 {
-    const struct layout_choice choice = {field, false};
+    const struct handover_choice choice = {field, false};
     struct export_way out;
     struct error err;
     assert_ok(export_layout_level(target, &choice, way, model, own, &out, &err), &err);
@@ -99,8 +99,8 @@ static unsigned level_all(enum export_target target, const struct model *model,
 {
     unsigned fields = 0;
     struct error err;
-    for (int i = 0; i < LAYOUT_FIELD_COUNT; i++) {
-        const struct layout_choice choice = {(enum layout_field)i, false};
+    for (int i = 0; i < HANDOVER_FIELD_COUNT; i++) {
+        const struct handover_choice choice = {(enum handover_field)i, false};
         for (size_t way = 0;; way++) {
             struct own_layout trial;
             struct export_way out;
@@ -108,7 +108,7 @@ static unsigned level_all(enum export_target target, const struct model *model,
             assert_ok(export_layout_level(target, &choice, way, model, &trial, &out, &err), &err);
             if (!out.exists)
                 fail_msg("%s: no way for %s", export_target_name(target),
-                         layout_field_name((enum layout_field)i));
+                         handover_field_name((enum handover_field)i));
             if (out.changed == 0 || layout_check(&trial.layout, model, "test", &err) == STATUS_OK) {
                 fields |= out.changed > 0 ? 1U << i : 0;
                 own_layout_free(own);
@@ -159,14 +159,14 @@ static void assert_file(enum export_target target, const struct made *made, unsi
 }
 
 enum {
-    CHANGED_SCHEDULE = 1U << LAYOUT_SCHEDULE,
-    CHANGED_STAGES = 1U << LAYOUT_STAGES,
-    CHANGED_SEQUENCE = 1U << LAYOUT_SEQUENCE,
-    CHANGED_ARITHMETIC = 1U << LAYOUT_ARITHMETIC,
-    CHANGED_RECOMPUTE = 1U << LAYOUT_RECOMPUTE,
-    CHANGED_OFFLOAD = 1U << LAYOUT_OFFLOAD_ACTIVATIONS,
-    CHANGED_OPTIMIZER = 1U << LAYOUT_OFFLOAD_OPTIMIZER,
-    CHANGED_ZERO = 1U << LAYOUT_ZERO
+    CHANGED_SCHEDULE = 1U << HANDOVER_SCHEDULE,
+    CHANGED_STAGES = 1U << HANDOVER_STAGES,
+    CHANGED_SEQUENCE = 1U << HANDOVER_SEQUENCE,
+    CHANGED_ARITHMETIC = 1U << HANDOVER_ARITHMETIC,
+    CHANGED_RECOMPUTE = 1U << HANDOVER_RECOMPUTE,
+    CHANGED_OFFLOAD = 1U << HANDOVER_OFFLOAD_ACTIVATIONS,
+    CHANGED_OPTIMIZER = 1U << HANDOVER_OFFLOAD_OPTIMIZER,
+    CHANGED_ZERO = 1U << HANDOVER_ZERO
 };
 
 /* ---- uniform layouts ---- */
@@ -277,7 +277,7 @@ static void test_export_layout_level__shard(void **state)
     made.layout.shard = 4;
     for (size_t way = 0; way < 2; way++) {
         struct own_layout own = open_layout(&made);
-        assert_int_equal(level(EXPORT_TORCHTITAN, LAYOUT_ZERO, way, &made.model, &own, text), 32);
+        assert_int_equal(level(EXPORT_TORCHTITAN, HANDOVER_ZERO, way, &made.model, &own, text), 32);
         assert_int_equal(own.layout.framework, FRAMEWORK_FSDP);
         assert_int_equal(own.layout.zero_stage, 2);
         assert_int_equal(own.layout.shard, way == 0 ? 4 : 8);
@@ -286,13 +286,13 @@ static void test_export_layout_level__shard(void **state)
         own_layout_free(&own);
     }
     struct own_layout own = open_layout(&made);
-    assert_int_equal(level(EXPORT_NEMO, LAYOUT_ZERO, 0, &made.model, &own, NULL), 32);
+    assert_int_equal(level(EXPORT_NEMO, HANDOVER_ZERO, 0, &made.model, &own, NULL), 32);
     assert_int_equal(own.layout.shard, 8);
     own_layout_free(&own);
     /* one device's own state: the two of a sequence are the least that torchtitan has */
     made.layout.shard = 1;
     own = open_layout(&made);
-    level(EXPORT_TORCHTITAN, LAYOUT_ZERO, 0, &made.model, &own, NULL);
+    level(EXPORT_TORCHTITAN, HANDOVER_ZERO, 0, &made.model, &own, NULL);
     assert_int_equal(own.layout.shard, 2);
     own_layout_free(&own);
 }
@@ -339,8 +339,8 @@ static void test_export_layout__offload_of_some_blocks(void **state)
     made.modes[4].offload = false;
     made.modes[9].offload = true;
     struct own_layout own = open_layout(&made);
-    assert_int_equal(level(EXPORT_MEGATRON, LAYOUT_OFFLOAD_ACTIVATIONS, 0, &made.model, &own, NULL),
-                     2);
+    assert_int_equal(
+        level(EXPORT_MEGATRON, HANDOVER_OFFLOAD_ACTIVATIONS, 0, &made.model, &own, NULL), 2);
     own_layout_free(&own);
     assert_file(EXPORT_MEGATRON, &made, CHANGED_OFFLOAD, "--cpu-offloading-num-layers 5\n");
 }
@@ -375,21 +375,21 @@ static void test_export_layout_level__stages(void **state)
     (void)state;
     plan(&made, ends, 4);
     struct own_layout own = open_layout(&made);
-    assert_int_equal(level(EXPORT_NEMO, LAYOUT_STAGES, 0, &made.model, &own, text), 2);
+    assert_int_equal(level(EXPORT_NEMO, HANDOVER_STAGES, 0, &made.model, &own, text), 2);
     assert_string_equal(text, "the same number of blocks on every stage");
     assert_null(own.layout.own); /* nothing of it differs any more */
     own_layout_free(&own);
     made.model.blocks = 30;
     made.stage_blocks[1] = made.stage_blocks[2] = 8;
     own = open_layout(&made);
-    const struct layout_choice choice = {LAYOUT_STAGES, false};
+    const struct handover_choice choice = {HANDOVER_STAGES, false};
     struct export_way way;
     struct error err;
     assert_int_equal(export_layout_level(EXPORT_NEMO, &choice, 0, &made.model, &own, &way, &err),
                      STATUS_UNSUPPORTED);
     assert_contains(err.message, "30 blocks do not divide by 4 stages");
     /* DeepSpeed balances blocks, embedding and head: 7, 8, 8, 7 are what it does by itself */
-    assert_int_equal(level(EXPORT_DEEPSPEED, LAYOUT_STAGES, 0, &made.model, &own, NULL), 0);
+    assert_int_equal(level(EXPORT_DEEPSPEED, HANDOVER_STAGES, 0, &made.model, &own, NULL), 0);
     own_layout_free(&own);
 }
 
@@ -438,14 +438,14 @@ static void test_export_layout_level__schedule(void **state)
     plan(&made, sizes, 2);
     made.layout.schedule = SCHEDULE_ZB_H1;
     struct own_layout own = open_layout(&made);
-    assert_int_equal(level(EXPORT_MEGATRON, LAYOUT_SCHEDULE, 0, &made.model, &own, text), 32);
+    assert_int_equal(level(EXPORT_MEGATRON, HANDOVER_SCHEDULE, 0, &made.model, &own, text), 32);
     assert_string_equal(text, "schedule 1f1b");
     assert_int_equal(own.layout.schedule, SCHEDULE_1F1B);
     own_layout_free(&own);
     made.layout.schedule = SCHEDULE_INTERLEAVED;
     made.layout.virtual_stages = 4;
     own = open_layout(&made);
-    assert_int_equal(level(EXPORT_DEEPSPEED, LAYOUT_SCHEDULE, 0, &made.model, &own, NULL), 32);
+    assert_int_equal(level(EXPORT_DEEPSPEED, HANDOVER_SCHEDULE, 0, &made.model, &own, NULL), 32);
     assert_int_equal(own.layout.virtual_stages, 1);
     own_layout_free(&own);
 }
@@ -501,7 +501,7 @@ static void test_export_layout_level__unlike_numbers_of_blocks(void **state)
     for (size_t way = 0; way < 10; way++) { /* none, selective, full, and of the first 7 to 1 */
         struct own_layout own = open_layout(&made);
         char text[EXPORT_TEXT_BYTES];
-        size_t changed = level(EXPORT_MEGATRON, LAYOUT_RECOMPUTE, way, &made.model, &own, text);
+        size_t changed = level(EXPORT_MEGATRON, HANDOVER_RECOMPUTE, way, &made.model, &own, text);
         if (strstr(text, "first 3 of each stage's") != NULL)
             changed_of_three = changed;
         if (strstr(text, "first 1 of each stage's") != NULL)
@@ -510,13 +510,39 @@ static void test_export_layout_level__unlike_numbers_of_blocks(void **state)
             changed_of_none = changed;
         if (strcmp(text, "full recomputation of every block") == 0)
             changed_of_all = changed;
-        assert_int_equal(level(EXPORT_MEGATRON, LAYOUT_RECOMPUTE, 0, &made.model, &own, NULL), 0);
+        assert_int_equal(level(EXPORT_MEGATRON, HANDOVER_RECOMPUTE, 0, &made.model, &own, NULL), 0);
         own_layout_free(&own);
     }
     assert_int_equal(changed_of_three, 8);
     assert_int_equal(changed_of_one, 4);
     assert_int_equal(changed_of_none, 4);
     assert_int_equal(changed_of_all, 28);
+}
+
+/* Asked for all ways there are those that change something, too: none, selective, full, as it is,
+ * and of the first seven to one of eight. */
+static void test_export_layout_level__all_ways(void **state)
+{
+    const struct handover_choice choice = {HANDOVER_RECOMPUTE, true};
+    const int64_t sizes[] = {8, 8, 8, 8};
+    struct made made;
+    size_t count = 0;
+    bool is_offered = true;
+    (void)state;
+    plan(&made, sizes, 4);
+    recompute(&made, 4, 4);
+    for (; is_offered; count++) {
+        struct own_layout own = open_layout(&made);
+        struct export_way out;
+        struct error err;
+        assert_ok(
+            export_layout_level(EXPORT_DEEPSPEED, &choice, count, &made.model, &own, &out, &err),
+            &err);
+        is_offered = out.exists;
+        assert_true(!is_offered || (out.changed == 0) == (count == 3));
+        own_layout_free(&own);
+    }
+    assert_int_equal(count - 1, 4 + 7);
 }
 
 static void test_export_layout__every_second_block_recomputed(void **state)
@@ -560,7 +586,7 @@ static void test_export_layout__fp8(void **state)
     free(file);
     made.modes[10].arithmetic = ARITHMETIC_BF16;
     struct own_layout own = open_layout(&made);
-    assert_int_equal(level(EXPORT_MEGATRON, LAYOUT_ARITHMETIC, 0, &made.model, &own, NULL), 8);
+    assert_int_equal(level(EXPORT_MEGATRON, HANDOVER_ARITHMETIC, 0, &made.model, &own, NULL), 8);
     own_layout_free(&own);
     assert_file(EXPORT_MEGATRON, &made, CHANGED_ARITHMETIC, "--num-layers-at-start-in-bf16 11\n");
     made.layout.framework = FRAMEWORK_FSDP;
@@ -821,6 +847,7 @@ int main(void)
         cmocka_unit_test(test_export_layout__node_groups),
         cmocka_unit_test(test_export_layout__first_blocks_recomputed),
         cmocka_unit_test(test_export_layout_level__unlike_numbers_of_blocks),
+        cmocka_unit_test(test_export_layout_level__all_ways),
         cmocka_unit_test(test_export_layout__every_second_block_recomputed),
         cmocka_unit_test(test_export_layout__fp8),
         cmocka_unit_test(test_export_layout__fp8_of_interleaved_blocks),
