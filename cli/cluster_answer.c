@@ -70,7 +70,7 @@ struct telling {
     const struct cluster *cluster;
     const struct cluster_answer *answer;
     const struct cluster_explanation *explanation; /* NULL: none */
-    struct shown shown;
+    const struct shown *shown;
     struct layout_prediction best;
 };
 
@@ -138,7 +138,7 @@ static void append_gain(const struct cluster_answer *answer, struct text *out)
 static void append_answer(const struct telling *telling, struct text *out)
 {
     const struct cluster_plan_options *options = telling->options;
-    const struct shown *shown = &telling->shown;
+    const struct shown *shown = telling->shown;
     const struct layout_prediction *best = &telling->best;
     int64_t tokens = options->global_batch * options->model->seq_length;
     const struct layout_table table =
@@ -199,7 +199,7 @@ static enum status write_answer(const struct telling *telling, const struct expo
                                 struct error *err)
 {
     const struct cluster_plan_options *options = telling->options;
-    const struct shown *shown = &telling->shown;
+    const struct shown *shown = telling->shown;
     const struct layout_prediction *best = &telling->best;
     struct jout *out = jout_new();
     jout_string(out, "cluster", telling->cluster->name);
@@ -246,7 +246,7 @@ static enum status tell_export(const struct telling *telling, struct error *err)
     const struct layout_handover handover = {
         .cluster = telling->cluster,
         .model = options->model,
-        .layout = &telling->shown.rows[0].layout,
+        .layout = &telling->shown->rows[0].layout,
         .weights = &options->weights,
         .units = &telling->answer->units,
         .memory_cap_bytes = options->memory_cap_bytes,
@@ -259,11 +259,9 @@ static enum status tell_export(const struct telling *telling, struct error *err)
     return status;
 }
 
-static enum status tell(struct telling *telling, struct error *err)
+static enum status tell(const struct telling *telling, struct error *err)
 {
     const struct cluster_plan_options *options = telling->options;
-    TRY(layout_predict(telling->cluster, options->model, &telling->shown.rows[0].layout,
-                       &telling->best, err));
     if (!options->json)
         TRY(print_answer(telling, err));
     if (options->handover->wanted)
@@ -275,10 +273,14 @@ enum status cluster_answer_tell(const struct cluster_plan_options *options,
                                 const struct cluster *cluster, const struct cluster_answer *answer,
                                 const struct cluster_explanation *explanation, struct error *err)
 {
+    const struct layout *best = &cluster_answer_best(answer)->layout;
     struct telling telling = {
         .options = options, .cluster = cluster, .answer = answer, .explanation = explanation};
-    TRY(show(answer, (size_t)options->top, &telling.shown, err));
+    struct shown shown;
+    TRY(layout_predict(cluster, options->model, best, &telling.best, err));
+    TRY(show(answer, (size_t)options->top, &shown, err));
+    telling.shown = &shown;
     enum status status = tell(&telling, err);
-    shown_free(&telling.shown);
+    shown_free(&shown);
     return status;
 }

@@ -2,7 +2,6 @@
 
 #include "base/units.h"
 #include <stdio.h>
-#include <string.h>
 
 enum { DEVICES_FACTOR_MAX = 64, RELAXATION_BYTES = 160 };
 
@@ -19,8 +18,18 @@ static bool any_fits(const struct layouts_request *request)
 
 static bool has_pins(const struct layouts_request *request)
 {
-    const struct layout_pins none = layout_pins_none();
-    return memcmp(&request->pins, &none, sizeof(none)) != 0;
+    const struct layout_pins *pins = &request->pins;
+    const int64_t numbers[] = {pins->pipeline, pins->virtual_stages, pins->data,
+                               pins->tensor,   pins->context,        pins->micro_batch,
+                               pins->expert,   pins->shard,          (int64_t)pins->block_count};
+    const int choices[] = {pins->sequence_parallel, pins->zero_stage, pins->recompute,
+                           pins->schedule, pins->offload};
+    bool any = false;
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+        any = any || numbers[i] != 0;
+    for (size_t i = 0; i < sizeof(choices) / sizeof(choices[0]); i++)
+        any = any || choices[i] >= 0;
+    return any;
 }
 
 static void multiply_nodes(struct cluster *cluster, int64_t factor)

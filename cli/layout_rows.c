@@ -128,6 +128,7 @@ void layout_row_json(const struct model *model, const struct priced_layout *row,
         else
             jout_int(out, key, layout_choice_value(&row->layout, choice));
     }
+    jout_bool(out, "uniform", row->layout.own == NULL);
     jout_begin_array(out, "plan_only");
     for (size_t i = 0; i < PLAN_ONLY_COUNT; i++)
         if (choices & (1U << i))

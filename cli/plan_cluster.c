@@ -8,7 +8,9 @@
 #include "cli/cluster_refusal.h"
 #include "ir/plan_only.h"
 
+#include <limits.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- the request ---- */
@@ -35,8 +37,7 @@ static enum status parse_arithmetic(const char *text, enum arithmetic out[2], si
     const char *comma = strchr(text, ',');
     size_t bytes = comma == NULL ? strlen(text) : (size_t)(comma - text);
     *count = comma == NULL ? 1 : 2;
-    if (bytes < sizeof(first))
-        memcpy(first, text, bytes);
+    (void)snprintf(first, sizeof(first), "%.*s", (int)(bytes < INT_MAX ? bytes : INT_MAX), text);
     if (!arithmetic_parse(first, &out[0]) ||
         (comma != NULL && !arithmetic_parse(comma + 1, &out[1])))
         return error_set(err, STATUS_USAGE,

@@ -161,6 +161,8 @@ static void note_extremes(const struct front *front, struct drawing *drawing)
     const struct front_axis_row *axes[] = {drawing->view.y, drawing->view.x};
     for (size_t i = 0; i < COUNT_OF(axes); i++) {
         char value[UNIT_TEXT_BYTES];
+        if (axes[i] == NULL)
+            continue;
         enum front_axis axis = axes[i]->axis;
         size_t least = 0;
         for (size_t k = 1; k < front->count; k++)
@@ -190,6 +192,8 @@ static enum status make_drawing(const struct front *front, unsigned axes, struct
     if (!out->points || !out->labels || !out->words)
         return error_memory(err, count * sizeof(*out->words), "the drawing of the front");
     out->view = front_view_of(axes);
+    if (!out->view.x || !out->view.y)
+        return error_set(err, STATUS_USAGE, "a front has two axes at least");
     const struct front_axis_row *shade = out->view.shade;
     struct axis shades = shade ? fit_axis(front, shade) : (struct axis){.high = 1};
     for (size_t i = 0; i < count; i++) {

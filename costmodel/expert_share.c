@@ -7,7 +7,8 @@ struct expert_share expert_share(const struct node_group *group, const struct mo
     struct expert_share share = {.local = 0};
     if (model->experts == 0)
         return share;
-    share.local = (double)(model->experts / layout->expert);
+    int64_t local = model->experts / layout->expert;
+    share.local = (double)local;
     share.sent = tokens.stream * k;
     share.copies = tokens.products * k;
     share.rows = share.copies / share.local;

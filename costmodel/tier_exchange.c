@@ -5,8 +5,8 @@
 /* Members of the group that stand in a tier's domain, at least one. */
 static double members_in(struct tier_group of, const struct link_tier *tier)
 {
-    double members = (double)(tier->devices / of.apart);
-    return fmin(fmax(members, 1), (double)of.ways);
+    int64_t members = tier->devices / of.apart;
+    return fmin(fmax((double)members, 1), (double)of.ways);
 }
 
 struct tier_exchange tier_exchange(const struct node_group *group, struct tier_group of)

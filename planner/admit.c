@@ -162,7 +162,7 @@ enum status scratch_levels(const struct problem *problem, const size_t *class_la
     size_t total = 0;
     for (size_t c = 0; c < problem->places * problem->class_count; c++)
         total += problem->classes[c].strategy_count;
-    uint64_t *sizes = calloc(total, sizeof(*sizes));
+    uint64_t *sizes = calloc(total + 1, sizeof(*sizes));
     if (!sizes)
         return error_memory(err, total * sizeof(*sizes), "the search's levels of scratch");
     size_t count = scratch_sizes(problem, least_limit(problem, class_layers), sizes);

@@ -274,7 +274,7 @@ static enum status each_variant(struct enumeration *all, struct error *err)
     bool is_first = true;
 
     for (size_t i = 0; i < schedule_count; i++) {
-        for (int is_part = 0; is_part <= (part > 0); is_part++) {
+        for (int is_part = 0; is_part < (part > 0 ? 2 : 1); is_part++) {
             trial->schedule = schedules[i];
             trial->shard = is_part ? part : whole;
             if (!allows(pinned, trial->shard))

@@ -447,7 +447,7 @@ static struct stage_memory lean_stage(const struct shape *shape, size_t stage, s
  * micro-batches in flight, but not under zb-h1, where gradients of weights may outweigh them. */
 static double least_bytes(const struct shape *shape)
 {
-    size_t stages = (size_t)shape->layout.pipeline;
+    size_t stages = shape->layout.pipeline > 1 ? (size_t)shape->layout.pipeline : 1;
     bool is_plain = shape->layout.schedule != SCHEDULE_ZB_H1 && stages > 2;
     size_t items = (shape->items + stages - 1) / stages, begin = is_plain ? stages - 2 : 0;
     double least = INFINITY;
@@ -737,8 +737,7 @@ static bool fits(const struct shape *shape, const struct stage_memory *memory)
     return memory->sum - memory->cached + margin <= memory->device_bytes &&
            memory->host_bytes <= memory->host_memory_bytes &&
            (request->memory_cap_bytes == 0 ||
-            memory->sum + margin <= (double)request->memory_cap_bytes) &&
-           memory->host_bytes <= memory->host_memory_bytes;
+            memory->sum + margin <= (double)request->memory_cap_bytes);
 }
 
 /* Whatever other stages there are, can `a` replace `b`? */

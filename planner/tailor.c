@@ -188,7 +188,9 @@ static enum status keep(struct tailor *tailor, const struct shape *shape,
     free((void *)out->plan.modes);
     free((void *)out->plan.stage_blocks);
     free((void *)out->plan.stage_groups);
-    out->plan = (struct block_plan){modes, stage_blocks, groups};
+    out->plan.modes = modes;
+    out->plan.stage_blocks = stage_blocks;
+    out->plan.stage_groups = groups;
     return STATUS_OK;
 }
 

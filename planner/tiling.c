@@ -556,7 +556,7 @@ static enum status improve_prices(struct work *work, struct error *err)
     struct relaxation *best = work->out->relaxation;
     struct relaxation trial = {.shares = malloc(stages * sizeof(*trial.shares)),
                                .spend_price = best->spend_price};
-    struct priced_path path = {.by_stage = malloc(stages * sizeof(*path.by_stage))};
+    struct priced_path path = {.by_stage = calloc(stages, sizeof(*path.by_stage))};
     enum status status = STATUS_OK;
     double most = -INFINITY;
     if (!trial.shares || !path.by_stage) {

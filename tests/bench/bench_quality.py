@@ -29,7 +29,7 @@ def plan(temper, row, pins=None):
              ("kv-heads", "kv_heads"), ("ffn", "ffn"), ("seq-length", "seq")]
     arguments = [temper, "plan", "--model", base, "--cluster",
                  f"{CLUSTERS[row['gpu']]}x{row['gpus']}", "--global-batch", row["gbs"],
-                 "--arithmetic", row["precision"], "--top", "1", "--json"]
+                 "--arithmetic", row["precision"], "--top", "2", "--json"]
     for option, column in sizes:
         arguments += [f"--{option}", row[column]]
     if row["vocab"]:
@@ -40,13 +40,17 @@ def plan(temper, row, pins=None):
     if done.returncode != 0:
         return None, done.stderr.strip()
     answer = json.loads(done.stdout)
-    return answer["layouts"][0], ""
+    layouts = answer["layouts"]
+    if pins:  # as published: all blocks do the same, in even stages
+        layouts = [layout for layout in layouts if layout["uniform"]]
+    return layouts[0], ""
 
 
 def published_pins(row):
     zero = row["zero"] or "1"
     return (f"dp={row['dp']},tp={row['tp']},pp={row['pp']},v={row['vp'] or 1},"
             f"sp={'on' if row['seqpar'] == '1' and row['tp'] != '1' else 'off'},zero={zero},"
+            f"schedule={'interleaved' if int(row['vp'] or 1) > 1 else '1f1b'},offload=none,"
             f"micro-batch={row['mbs']},recompute={row['recompute']}")
 
 
