@@ -120,6 +120,19 @@ static double known_or_nan(struct quantity quantity)
     return quantity.provenance == PROVENANCE_ABSENT ? NAN : quantity.value;
 }
 
+struct priced_layout priced_layout_of(const struct layout *layout,
+                                      const struct layout_prediction *prediction)
+{
+    return (struct priced_layout){
+        .layout = *layout,
+        .time_s = prediction->time_s.value,
+        .memory_bytes = prediction->memory_bytes.value,
+        .energy_j = prediction->energy_j.value,
+        .price = known_or_nan(prediction->price),
+        .carbon_g = known_or_nan(prediction->carbon_g),
+    };
+}
+
 /* Memory first: most of a large model's layouts end there. */
 static enum status price(void *user, const struct layout *layout, struct error *err)
 {
@@ -143,14 +156,7 @@ static enum status price(void *user, const struct layout *layout, struct error *
     if (!has_room)
         return STATUS_OK;
     TRY(parts_time(&parts, &prediction, err));
-    const struct priced_layout row = {
-        .layout = *layout,
-        .time_s = prediction.time_s.value,
-        .memory_bytes = prediction.memory_bytes.value,
-        .energy_j = prediction.energy_j.value,
-        .price = known_or_nan(prediction.price),
-        .carbon_g = known_or_nan(prediction.carbon_g),
-    };
+    const struct priced_layout row = priced_layout_of(layout, &prediction);
     return push(list, &row, err);
 }
 

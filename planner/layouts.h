@@ -66,6 +66,9 @@ struct priced_layout {
     double price, carbon_g; /* of a step; NAN: the cluster gives none */
 };
 
+struct priced_layout priced_layout_of(const struct layout *layout,
+                                      const struct layout_prediction *prediction);
+
 struct layout_list {
     struct priced_layout *rows; /* [count], owned: those that fit */
     size_t count, capacity;

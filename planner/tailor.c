@@ -194,11 +194,6 @@ static enum status keep(struct tailor *tailor, const struct shape *shape,
     return STATUS_OK;
 }
 
-static double known_or_nan(struct quantity quantity)
-{
-    return quantity.provenance == PROVENANCE_ABSENT ? NAN : quantity.value;
-}
-
 static bool prediction_fits(const struct layouts_request *request,
                             const struct layout_prediction *prediction)
 {
@@ -216,14 +211,7 @@ static enum status price(const struct tailor *tailor, const struct layout *layou
     struct layout_prediction prediction;
     TRY(layout_predict(request->cluster, request->model, layout, &prediction, err));
     *fits = prediction_fits(request, &prediction);
-    *out = (struct priced_layout){
-        .layout = *layout,
-        .time_s = prediction.time_s.value,
-        .memory_bytes = prediction.memory_bytes.value,
-        .energy_j = prediction.energy_j.value,
-        .price = known_or_nan(prediction.price),
-        .carbon_g = known_or_nan(prediction.carbon_g),
-    };
+    *out = priced_layout_of(layout, &prediction);
     return STATUS_OK;
 }
 
