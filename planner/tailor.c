@@ -345,8 +345,9 @@ static enum status solve_all(struct tailor *tailor, struct error *err)
         if (bound >= threshold(tailor) || limits_reached(&request->limits)) {
             /* the first of those that are left has the least bound */
             out->bound = fmin(out->bound, bound);
-            out->is_whole = out->is_whole && bound >= threshold(tailor);
-            out->bounded_away += tailor->count - i;
+            bool are_hopeless = bound >= threshold(tailor);
+            out->is_whole = out->is_whole && are_hopeless;
+            out->bounded_away += are_hopeless ? tailor->count - i : 0;
             break;
         }
         TRY(solve_candidate(tailor, &tailor->candidates[i], &bound, err));
