@@ -53,7 +53,6 @@ static enum status search_tailored(const struct cluster_search_request *request,
         .gap_target = request->gap_target,
     };
     if (out->uniform.count > 0) {
-        tailor.best_uniform = &out->uniform.rows[0];
         tailor.best_objective = out->objectives[0];
     } else if (!weights->raw && !request->units) {
         TRY(search_quickest(&tailor, out, err));

@@ -21,10 +21,8 @@
 struct tailor_request {
     const struct layouts_request *layouts;
     const struct layout_weights *weights;
-    struct priced_layout units; /* layouts_units of the uniform ones */
-    /* The best uniform layout and its objective; NULL: none fits. */
-    const struct priced_layout *best_uniform;
-    double best_objective;
+    struct priced_layout units;     /* layouts_units of the uniform ones */
+    double best_objective;          /* of the best uniform layout; INFINITY: none fits */
     enum arithmetic arithmetics[2]; /* that blocks may choose from: the layout's, and fp8 */
     size_t arithmetic_count;
     double gap_target;

@@ -1,5 +1,5 @@
 /* Layouts of a model with experts: every way to share them out that the replicas allow. */
-#include "planner/layouts.h"
+#include "layouts.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,27 +13,7 @@ enum { EXPERTS = 8 };
 /* Mixtral of four blocks on 16 devices. */
 static struct model small_mixtral(void)
 {
-    struct model model;
-    struct error err;
-    const struct model_overrides sizes = {.layers = 4, .seq_length = 2048};
-    if (model_load(&model, "mixtral-8x7b", &sizes, &err) != STATUS_OK)
-        fail_msg("%s", err.message);
-    return model;
-}
-
-static struct layouts_request request_of(const struct cluster *cluster, const struct model *model)
-{
-    return (struct layouts_request){
-        .cluster = cluster,
-        .model = model,
-        .framework = FRAMEWORK_MEGATRON,
-        .arithmetic = ARITHMETIC_BF16,
-        .global_batch = 16,
-        .overlaps = true,
-        .fused = true,
-        .pins = layout_pins_none(),
-        .limits = {.deadline_s = INFINITY},
-    };
+    return few_blocks("mixtral-8x7b", 4);
 }
 
 static struct layout_list price(const struct layouts_request *request)

@@ -1,6 +1,6 @@
 /* Pins of described clusters: all layouts that are offered keep them, and none is lost. */
 #include "ir/plan_only.h"
-#include "planner/layouts.h"
+#include "layouts.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,25 +12,9 @@
 static void load(struct cluster *cluster, struct model *model)
 {
     struct error err;
-    const struct model_overrides sizes = {.layers = 8, .seq_length = 2048};
-    if (model_load(model, "llama-3-8b", &sizes, &err) != STATUS_OK ||
-        cluster_load(cluster, "h100x16", &err) != STATUS_OK)
+    *model = few_blocks("llama-3-8b", 8);
+    if (cluster_load(cluster, "h100x16", &err) != STATUS_OK)
         fail_msg("%s", err.message);
-}
-
-static struct layouts_request request_of(const struct cluster *cluster, const struct model *model)
-{
-    return (struct layouts_request){
-        .cluster = cluster,
-        .model = model,
-        .framework = FRAMEWORK_MEGATRON,
-        .arithmetic = ARITHMETIC_BF16,
-        .global_batch = 16,
-        .overlaps = true,
-        .fused = true,
-        .pins = layout_pins_none(),
-        .limits = {.deadline_s = INFINITY},
-    };
 }
 
 static void price(const struct layouts_request *request, struct layout_list *out)

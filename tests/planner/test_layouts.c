@@ -1,5 +1,5 @@
 /* All layouts on a described cluster against a loop over every combination of degrees. */
-#include "planner/layouts.h"
+#include "layouts.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,27 +12,7 @@
 
 static struct model small_llama(void)
 {
-    struct model model;
-    struct error err;
-    const struct model_overrides sizes = {.layers = 8, .seq_length = 2048};
-    if (model_load(&model, "llama-3-8b", &sizes, &err) != STATUS_OK)
-        fail_msg("%s", err.message);
-    return model;
-}
-
-static struct layouts_request request_of(const struct cluster *cluster, const struct model *model)
-{
-    return (struct layouts_request){
-        .cluster = cluster,
-        .model = model,
-        .framework = FRAMEWORK_MEGATRON,
-        .arithmetic = ARITHMETIC_BF16,
-        .global_batch = 16,
-        .overlaps = true,
-        .fused = true,
-        .pins = layout_pins_none(),
-        .limits = {.deadline_s = INFINITY},
-    };
+    return few_blocks("llama-3-8b", 8);
 }
 
 struct tally {

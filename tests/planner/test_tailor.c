@@ -438,7 +438,6 @@ static void check_instance(const struct instance *instance, uint64_t seed, struc
         .layouts = &instance->layouts,
         .weights = &instance->weights,
         .units = instance->units,
-        .best_uniform = instance->uniform.rows,
         .best_objective = instance->best_uniform,
         .arithmetics = {instance->arithmetics[0], instance->arithmetics[1]},
         .arithmetic_count = instance->arithmetic_count,
