@@ -10,5 +10,8 @@ uint64_t rng_u64(uint64_t seed, uint64_t stream, uint64_t index);
 uint64_t rng_below(uint64_t seed, uint64_t stream, uint64_t index, uint64_t bound); /* bound > 0 */
 double rng_uniform(uint64_t seed, uint64_t stream, uint64_t index);                 /* [0, 1) */
 double rng_normal(uint64_t seed, uint64_t stream, uint64_t index); /* mean 0, deviation 1 */
+/* out[i] = (float)(deviation * rng_normal(seed, stream, first + i)) for i < count, to the bit. */
+void rng_normals(uint64_t seed, uint64_t stream, uint64_t first, uint64_t count, double deviation,
+                 float *out);
 
 #endif

@@ -132,9 +132,12 @@ void ops_accumulate(struct device *device, const float *from, float *to, uint64_
 void ops_fill_normal(struct device *device, float *data, uint64_t first, uint64_t count,
                      double deviation, uint64_t seed, uint64_t stream)
 {
-#pragma omp parallel for schedule(static) num_threads(device->threads)
-    for (uint64_t i = 0; i < count; i++)
-        data[i] = (float)(deviation * rng_normal(seed, stream, first + i));
+#pragma omp parallel num_threads(device->threads)
+    {
+        struct span span = span_of_thread(count, GRAIN);
+        rng_normals(seed, stream, first + span.begin, span.end - span.begin, deviation,
+                    data + span.begin);
+    }
 }
 
 void ops_fill(struct device *device, float *data, uint64_t count, float value)

@@ -142,6 +142,52 @@ static void test_rng__normal_is_normal(void **state)
         assert_true(fabs(beyond[k] / n - share_beyond[k]) < 5 * sqrt(share_beyond[k] / n));
 }
 
+static double unit(uint64_t bits)
+{
+    return (double)(bits >> 12) * 0x1p-52;
+}
+
+/* The finaliser of splitmix64 once more over an index's bits, for the angle. */
+static uint64_t mixed_again(uint64_t z)
+{
+    z += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+/* The series against the C library's logarithm and cosine. */
+static void test_rng__normal_is_box_and_muller(void **state)
+{
+    (void)state;
+    const double two_pi = 6.283185307179586476925;
+    double worst = 0, largest = 0;
+    for (uint64_t i = 0; i < DRAWS; i++) {
+        uint64_t bits = rng_u64(17, 4, i);
+        double radius = sqrt(-2.0 * log(1.0 - unit(bits)));
+        double expected = radius * cos(two_pi * unit(mixed_again(bits)));
+        double value = rng_normal(17, 4, i);
+        worst = fmax(worst, fabs(value - expected) / fmax(radius, 1e-300));
+        largest = fmax(largest, fabs(value));
+    }
+    assert_true(worst < 2e-15);
+    assert_true(largest > 4);
+}
+
+/* In whatever pieces they are asked for, and by whichever clone of the loop. */
+static void test_rng__many_normals_are_the_single_ones(void **state)
+{
+    (void)state;
+    enum { COUNT = 1003 };
+    float values[COUNT];
+    for (uint64_t first = 0; first < 3; first++) {
+        rng_normals(5, 6, first, COUNT, 0.02, values);
+        for (uint64_t i = 0; i < COUNT; i++)
+            assert_true(values[i] == (float)(0.02 * rng_normal(5, 6, first + i)));
+    }
+    rng_normals(5, 6, 0, 0, 1, values); /* nothing */
+}
+
 static void test_rng__neighbours_are_uncorrelated(void **state)
 {
     (void)state;
@@ -169,6 +215,8 @@ int main(void)
         cmocka_unit_test(test_rng__below_takes_any_bound),
         cmocka_unit_test(test_rng__uniform_fills_the_unit_interval),
         cmocka_unit_test(test_rng__normal_is_normal),
+        cmocka_unit_test(test_rng__normal_is_box_and_muller),
+        cmocka_unit_test(test_rng__many_normals_are_the_single_ones),
         cmocka_unit_test(test_rng__neighbours_are_uncorrelated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
