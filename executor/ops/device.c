@@ -46,7 +46,7 @@ enum status device_open(struct device **out, int threads, struct error *err)
     device->threads = threads;
     omp_set_dynamic(0);
     device_claim(device);
-    if (matmul_cache_open(&device->bf16, err) != STATUS_OK)
+    if (matmul_cache_open(&device->onednn, err) != STATUS_OK)
         goto free_device;
     describe_libraries(device);
     *out = device;
@@ -61,7 +61,7 @@ void device_close(struct device *device)
 {
     if (device == NULL)
         return;
-    matmul_cache_close(device->bf16);
+    matmul_cache_close(device->onednn);
     matmul_fp16_close(device);
     rope_release(device);
     free(device);
@@ -74,7 +74,7 @@ int device_threads(const struct device *device)
 
 bool device_supports(const struct device *device, enum precision precision)
 {
-    return precision != PRECISION_BF16 || device->bf16 != NULL;
+    return precision != PRECISION_BF16 || matmul_offers(device->onednn, precision);
 }
 
 const char *device_libraries(const struct device *device)

@@ -50,15 +50,11 @@ static void sgemm_slabs(const struct gemm *g)
 enum status gemm_run(struct device *device, const struct gemm *gemm, struct error *err)
 {
     assert(gemm->bias == NULL || !gemm->accumulate);
-    if (gemm->operands == PRECISION_BF16) {
-        assert(gemm->result == PRECISION_FP32 || !gemm->accumulate);
-        return matmul_bf16(device->bf16, gemm, err);
-    }
-    if (gemm->operands == PRECISION_FP16) {
-        assert(gemm->result == PRECISION_FP32 || !gemm->accumulate);
+    assert(gemm->result == PRECISION_FP32 || (gemm->result == gemm->operands && !gemm->accumulate));
+    if (gemm->operands == PRECISION_BF16 || matmul_offers(device->onednn, gemm->operands))
+        return matmul_onednn(device->onednn, gemm, err);
+    if (gemm->operands == PRECISION_FP16)
         return matmul_fp16(device, gemm, err);
-    }
-    assert(gemm->result == PRECISION_FP32);
     sgemm_slabs(gemm);
     return STATUS_OK;
 }

@@ -1,5 +1,5 @@
-/* Matrix products: OpenBLAS for fp32, oneDNN for bf16, OpenBLAS on widened operands for fp16. All
- * matrices are row-major. */
+/* Matrix products: oneDNN for bf16, and for fp32 where the CPU has AVX-512; else OpenBLAS, for fp16
+ * on widened operands. All matrices are row-major. */
 #ifndef TEMPER_OPS_GEMM_H
 #define TEMPER_OPS_GEMM_H
 
@@ -30,10 +30,12 @@ struct piece {
 void gemm_piece(size_t m, size_t n, size_t k, float alpha, struct piece a, struct piece b,
                 float beta, float *c, size_t c_stride);
 
-/* gemm_bf16.c. *out is NULL, and the status OK, where bf16 is not supported. */
+/* gemm_onednn.c. *out is NULL, and the status OK, where oneDNN is used for no precision. */
 enum status matmul_cache_open(struct matmul_cache **out, struct error *err);
 void matmul_cache_close(struct matmul_cache *cache); /* NULL allowed */
-enum status matmul_bf16(struct matmul_cache *cache, const struct gemm *gemm, struct error *err);
+/* Are products of these operands computed here? Of a NULL cache none are. */
+bool matmul_offers(const struct matmul_cache *cache, enum precision operands);
+enum status matmul_onednn(struct matmul_cache *cache, const struct gemm *gemm, struct error *err);
 /* gemm_fp16.c */
 enum status matmul_fp16(struct device *device, const struct gemm *gemm, struct error *err);
 void matmul_fp16_close(struct device *device);

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct matmul_cache; /* gemm_bf16.c */
+struct matmul_cache; /* gemm_onednn.c */
 struct panels;       /* gemm_fp16.c */
 
 enum { DEVICE_LIBRARIES_BYTES = 160 };
@@ -17,8 +17,8 @@ enum { DEVICE_LIBRARIES_BYTES = 160 };
 struct device {
     int threads;
     char libraries[DEVICE_LIBRARIES_BYTES];
-    struct matmul_cache *bf16; /* NULL where bf16 is not supported */
-    struct panels *fp16;       /* NULL before the first product in fp16 */
+    struct matmul_cache *onednn; /* NULL where it computes no product */
+    struct panels *fp16;         /* NULL before the first product in fp16 */
     /* cos and sin of RoPE, grown on demand: rope.c */
     float *rope; /* [rope_positions, head_dim / 2, 2] */
     size_t rope_positions, rope_head_dim;
@@ -28,6 +28,10 @@ struct device {
 /* BLAS's thread count is the process's: set it to this device's, which was perhaps not the last to
  * be opened. */
 void device_claim(const struct device *device);
+
+struct span {
+    size_t begin, end;
+};
 
 /* ---- a part's sizes and tensors, in the types that loops want ---- */
 
@@ -43,6 +47,7 @@ struct layer_dims {
     size_t ffn, pre;
     size_t vocab; /* rows of its token table: vocab_first and on, of which vocab_valid exist */
     size_t vocab_first, vocab_valid;
+    size_t chunk; /* tokens whose logits the head makes at once */
     enum precision precision;
     bool is_16; /* the precision is bf16 or fp16 */
 };
@@ -77,13 +82,12 @@ enum status mlp_forward(struct device *device, const struct layer_call *call, st
 enum status mlp_backward(struct device *device, const struct layer_call *call, struct error *err);
 enum status head_forward(struct device *device, const struct layer_call *call, double *loss_sum,
                          struct error *err);
-enum status head_backward(struct device *device, const struct layer_call *call, struct error *err);
+enum status head_backward(struct device *device, const struct layer_call *call, double *loss_sum,
+                          struct error *err);
+enum status head_logits(struct device *device, const struct layer_call *call, struct span tokens,
+                        struct error *err);
 
 /* ---- sharing work between threads ---- */
-
-struct span {
-    size_t begin, end;
-};
 
 /* The calling thread's part of `count` items, cut at multiples of `grain`; inside a parallel
  * region. The same cut for the same number of threads, whatever the timing. */

@@ -3,6 +3,7 @@
 #include "executor/ops/convert.h"
 #include "executor/ops/gemm.h"
 #include "executor/ops/update.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -102,7 +103,8 @@ static void check_variant(struct product *p, enum precision operands, enum preci
     expect_ok(gemm_run(p->device, &gemm, &err), &err);
     if (out_is_16)
         convert_widen(p->c_16, p->c, count, result);
-    double unit = result == PRECISION_BF16 ? 0x1p-8 : result == PRECISION_FP16 ? 0x1p-11 : 1e-6;
+    double sum_unit = fmax(1e-6, sqrt((double)p->k) * 0x1p-24); /* docs/parity.md */
+    double unit = result == PRECISION_BF16 ? 0x1p-8 : result == PRECISION_FP16 ? 0x1p-11 : sum_unit;
     expect_near("product", p->c, expected, count, unit);
     free(expected);
 }
@@ -131,6 +133,49 @@ static void test_gemm__all_layouts_match_the_definition(void **state)
         check(33, 1, 7, 2, (enum precision)precision);
         check(65, 47, 31, 2, (enum precision)precision);
         check(128, 64, 256, 1, (enum precision)precision);
+    }
+}
+
+/* From sizes on, other kernels are chosen: by rows, and by the length of the sum. */
+static void test_gemm__large_products_match_the_definition(void **state)
+{
+    (void)state;
+    for (int precision = 0; precision < PRECISION_COUNT; precision++) {
+        check(512, 65, 33, 2, (enum precision)precision);
+        check(3, 17, 8201, 2, (enum precision)precision);
+    }
+}
+
+/* Large enough that threads may share a sum. */
+static void test_gemm__repeats_itself_to_the_bit(void **state)
+{
+    (void)state;
+    const enum precision precisions[] = {PRECISION_FP32, PRECISION_BF16, PRECISION_FP16};
+    for (size_t i = 0; i < sizeof(precisions) / sizeof(precisions[0]); i++) {
+        bool is_fp32 = precisions[i] == PRECISION_FP32;
+        struct error err;
+        struct product p = product_open(96, 80, 4096, 2, is_fp32 ? PRECISION_BF16 : precisions[i]);
+        struct gemm gemm = {.m = p.m,
+                            .n = p.n,
+                            .k = p.k,
+                            .a = is_fp32 ? (const void *)p.a : p.a_16,
+                            .b = is_fp32 ? (const void *)p.b : p.b_16,
+                            .c = p.c,
+                            .operands = precisions[i],
+                            .result = PRECISION_FP32};
+        float *first = allocate(p.m * p.n, sizeof(float));
+        for (int way = 0; way < 4 && device_supports(p.device, precisions[i]); way++) {
+            gemm.a_transposed = way & 1;
+            gemm.b_transposed = way & 2;
+            for (int run = 0; run < 20; run++) {
+                expect_ok(gemm_run(p.device, &gemm, &err), &err);
+                if (run == 0)
+                    memcpy(first, p.c, p.m * p.n * sizeof(float));
+                assert_memory_equal(p.c, first, p.m * p.n * sizeof(float));
+            }
+        }
+        free(first);
+        product_close(&p);
     }
 }
 
@@ -168,6 +213,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gemm__all_layouts_match_the_definition),
+        cmocka_unit_test(test_gemm__large_products_match_the_definition),
+        cmocka_unit_test(test_gemm__repeats_itself_to_the_bit),
         cmocka_unit_test(test_gemm__slabs_leave_no_gap),
         cmocka_unit_test(test_gemm__panels_leave_no_gap),
         cmocka_unit_test(test_gemm__piece_reads_strided_rows),

@@ -1,5 +1,5 @@
-/* Matrix products of bf16 operands through oneDNN. A primitive is generated code for one shape; it
- * is made when a shape is first seen and kept. */
+/* Matrix products through oneDNN: of bf16 operands, and of fp32 where the CPU has AVX-512. A
+ * primitive is generated code for one shape; it is made when a shape is first seen and kept. */
 #include "executor/ops/gemm.h"
 
 #include <stdio.h>
@@ -13,7 +13,7 @@
 struct shape_key {
     size_t m, n, k;
     bool a_transposed, b_transposed, accumulate, has_bias;
-    enum precision result;
+    enum precision operands, result;
 };
 
 struct matmul {
@@ -25,34 +25,47 @@ struct matmul {
 struct matmul_cache {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
+    bool has_bf16, has_amx;
     struct matmul *entries;
     size_t count, capacity;
 };
+
+/* From so many rows of c on, packing both operands of bf16 pays. */
+enum { PACKED_ROWS_MIN = 512 };
+/* A row of b that long, of bf16, is read more than once otherwise. */
+enum { PACKED_DEPTH_MIN = 8192 };
 
 static bool key_equal(const struct shape_key *x, const struct shape_key *y)
 {
     return x->m == y->m && x->n == y->n && x->k == y->k && x->a_transposed == y->a_transposed &&
            x->b_transposed == y->b_transposed && x->accumulate == y->accumulate &&
-           x->has_bias == y->has_bias && x->result == y->result;
+           x->has_bias == y->has_bias && x->operands == y->operands && x->result == y->result;
 }
 
 static enum status refused(struct error *err, const struct gemm *g, const char *what,
                            dnnl_status_t code)
 {
     return error_set(err, code == dnnl_out_of_memory ? STATUS_MEMORY : STATUS_FAILED,
-                     "oneDNN could not %s a bf16 matrix product of %zu x %zu x %zu: status %d",
-                     what, g->m, g->n, g->k, (int)code);
+                     "oneDNN could not %s a matrix product in %s of %zu x %zu x %zu: status %d",
+                     what, precision_name(g->operands), g->m, g->n, g->k, (int)code);
+}
+
+/* The sets of instructions contain each other's bits. */
+static bool cpu_has(dnnl_cpu_isa_t isa)
+{
+    return (dnnl_get_effective_cpu_isa() & isa) == isa;
 }
 
 enum status matmul_cache_open(struct matmul_cache **out, struct error *err)
 {
     *out = NULL;
-    if ((dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) !=
-        dnnl_cpu_isa_avx512_core_bf16)
+    if (!cpu_has(dnnl_cpu_isa_avx512_core))
         return STATUS_OK;
     struct matmul_cache *cache = calloc(1, sizeof(*cache));
     if (cache == NULL)
-        return error_memory(err, sizeof(*cache), "the cache of bf16 matrix products");
+        return error_memory(err, sizeof(*cache), "the cache of matrix products");
+    cache->has_bf16 = cpu_has(dnnl_cpu_isa_avx512_core_bf16);
+    cache->has_amx = cpu_has(dnnl_cpu_isa_avx512_core_amx);
     if (dnnl_engine_create(&cache->engine, dnnl_cpu, 0) != dnnl_success)
         goto free_cache;
     if (dnnl_stream_create(&cache->stream, cache->engine, dnnl_stream_default_flags) !=
@@ -94,9 +107,20 @@ void matmul_cache_close(struct matmul_cache *cache)
     free(cache);
 }
 
+bool matmul_offers(const struct matmul_cache *cache, enum precision operands)
+{
+    return cache != NULL &&
+           (operands == PRECISION_FP32 || (operands == PRECISION_BF16 && cache->has_bf16));
+}
+
 struct descriptions {
     dnnl_memory_desc_t a, b, c, bias;
 };
+
+static dnnl_data_type_t data_type(enum precision precision)
+{
+    return precision == PRECISION_BF16 ? dnnl_bf16 : dnnl_f32;
+}
 
 static dnnl_status_t describe(dnnl_memory_desc_t *out, size_t rows, size_t columns, bool transposed,
                               dnnl_data_type_t type)
@@ -108,12 +132,12 @@ static dnnl_status_t describe(dnnl_memory_desc_t *out, size_t rows, size_t colum
 
 static dnnl_status_t describe_all(const struct shape_key *key, struct descriptions *out)
 {
-    dnnl_data_type_t result = key->result == PRECISION_BF16 ? dnnl_bf16 : dnnl_f32;
-    dnnl_status_t code = describe(&out->a, key->m, key->k, key->a_transposed, dnnl_bf16);
+    dnnl_data_type_t operands = data_type(key->operands);
+    dnnl_status_t code = describe(&out->a, key->m, key->k, key->a_transposed, operands);
     if (code == dnnl_success)
-        code = describe(&out->b, key->k, key->n, key->b_transposed, dnnl_bf16);
+        code = describe(&out->b, key->k, key->n, key->b_transposed, operands);
     if (code == dnnl_success)
-        code = describe(&out->c, key->m, key->n, false, result);
+        code = describe(&out->c, key->m, key->n, false, data_type(key->result));
     if (code == dnnl_success && key->has_bias)
         code = describe(&out->bias, 1, key->n, false, dnnl_f32);
     return code;
@@ -145,6 +169,63 @@ destroy_attributes:
     return code;
 }
 
+/* oneDNN offers a kernel that packs b alone, a strip at a time, before one that packs both operands
+ * in blocks that fit the caches ("gemm:jit"). Which is faster where, measured on GPT-2's and
+ * Llama's shapes, is in docs/benchmarks.md; it is a rule and not a race, so that a product has the
+ * same bits in every run. The packing one would want a second c for a result of 16 bit. */
+static bool wants_packing(const struct matmul_cache *cache, const struct shape_key *key)
+{
+    if (cache->has_amx)
+        return false; /* not measured */
+    if (key->a_transposed)
+        return true;
+    if (key->result != PRECISION_FP32)
+        return false;
+    if (key->operands == PRECISION_FP32)
+        return !key->b_transposed;
+    return key->m >= PACKED_ROWS_MIN || (!key->b_transposed && key->k >= PACKED_DEPTH_MIN);
+}
+
+static bool packs(dnnl_primitive_desc_t description)
+{
+    const char *name = "";
+    return dnnl_primitive_desc_query(description, dnnl_query_impl_info_str, 0, (void *)&name) ==
+               dnnl_success &&
+           strncmp(name, "gemm:", strlen("gemm:")) == 0;
+}
+
+static bool find_packing(dnnl_primitive_desc_iterator_t iterator, dnnl_primitive_desc_t *out)
+{
+    do {
+        dnnl_primitive_desc_t description = dnnl_primitive_desc_iterator_fetch(iterator);
+        if (description == NULL)
+            return false;
+        if (packs(description)) {
+            *out = description;
+            return true;
+        }
+        dnnl_primitive_desc_destroy(description);
+    } while (dnnl_primitive_desc_iterator_next(iterator) == dnnl_success);
+    return false;
+}
+
+static dnnl_status_t choose(struct matmul_cache *cache, const struct shape_key *key,
+                            const dnnl_matmul_desc_t *operation, dnnl_primitive_attr_t attributes,
+                            dnnl_primitive_desc_t *out)
+{
+    dnnl_primitive_desc_iterator_t iterator;
+    bool is_found = false;
+    if (wants_packing(cache, key) &&
+        dnnl_primitive_desc_iterator_create(&iterator, operation, attributes, cache->engine,
+                                            NULL) == dnnl_success) {
+        is_found = find_packing(iterator, out);
+        dnnl_primitive_desc_iterator_destroy(iterator);
+    }
+    if (is_found)
+        return dnnl_success;
+    return dnnl_primitive_desc_create(out, operation, attributes, cache->engine, NULL);
+}
+
 static dnnl_status_t make_primitive(struct matmul_cache *cache, const struct shape_key *key,
                                     const struct descriptions *d, dnnl_primitive_t *out)
 {
@@ -158,7 +239,7 @@ static dnnl_status_t make_primitive(struct matmul_cache *cache, const struct sha
     code = make_attributes(key->accumulate, &attributes);
     if (code != dnnl_success)
         return code;
-    code = dnnl_primitive_desc_create(&description, &operation, attributes, cache->engine, NULL);
+    code = choose(cache, key, &operation, attributes, &description);
     dnnl_primitive_attr_destroy(attributes);
     if (code != dnnl_success)
         return code;
@@ -196,6 +277,7 @@ static enum status find(struct matmul_cache *cache, const struct gemm *gemm, str
                             gemm->b_transposed,
                             gemm->accumulate,
                             gemm->bias != NULL,
+                            gemm->operands,
                             gemm->result};
     for (size_t i = 0; i < cache->count; i++) {
         if (key_equal(&cache->entries[i].key, &key)) {
@@ -207,7 +289,7 @@ static enum status find(struct matmul_cache *cache, const struct gemm *gemm, str
         size_t capacity = cache->capacity == 0 ? 32 : 2 * cache->capacity;
         struct matmul *grown = realloc(cache->entries, capacity * sizeof(*grown));
         if (grown == NULL)
-            return error_memory(err, capacity * sizeof(*grown), "bf16 matrix products");
+            return error_memory(err, capacity * sizeof(*grown), "matrix products");
         cache->entries = grown;
         cache->capacity = capacity;
     }
@@ -228,7 +310,7 @@ static dnnl_status_t set_data(dnnl_memory_t memory, const void *data)
     return dnnl_memory_set_data_handle(memory, writable);
 }
 
-enum status matmul_bf16(struct matmul_cache *cache, const struct gemm *gemm, struct error *err)
+enum status matmul_onednn(struct matmul_cache *cache, const struct gemm *gemm, struct error *err)
 {
     struct matmul *entry = NULL;
     TRY(find(cache, gemm, &entry, err));
@@ -273,12 +355,19 @@ void matmul_cache_close(struct matmul_cache *cache)
     (void)cache;
 }
 
-enum status matmul_bf16(struct matmul_cache *cache, const struct gemm *gemm, struct error *err)
+bool matmul_offers(const struct matmul_cache *cache, enum precision operands)
+{
+    (void)cache;
+    (void)operands;
+    return false;
+}
+
+enum status matmul_onednn(struct matmul_cache *cache, const struct gemm *gemm, struct error *err)
 {
     (void)cache;
     return error_set(err, STATUS_UNSUPPORTED,
-                     "a bf16 matrix product of %zu x %zu x %zu: temper was built without oneDNN",
-                     gemm->m, gemm->n, gemm->k);
+                     "a matrix product in %s of %zu x %zu x %zu: temper was built without oneDNN",
+                     precision_name(gemm->operands), gemm->m, gemm->n, gemm->k);
 }
 
 const char *matmul_version(char *text, size_t bytes)
