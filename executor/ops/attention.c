@@ -1,6 +1,7 @@
 #include "executor/ops/attention.h"
 
 #include "executor/ops/attention_block.h"
+#include "executor/ops/attention_tiled.h"
 #include "executor/ops/gemm.h"
 #include "executor/ops/vector.h"
 #include <math.h>
@@ -24,6 +25,8 @@ struct attention attention_of(const struct layer_view *view, const struct layer_
         .qkv_gradient = call->slots[SLOT_GRAD_B],
         .scratch = call->slots[SLOT_THREAD],
         .scratch_floats = scratch_bytes / sizeof(float) / (size_t)call->shape.threads,
+        .tile = call->mode.attention == ATTENTION_TILED ? tile_ops_for(call->mode.precision) : NULL,
+        .log_sums = call->slots[SLOT_LOG_SUMS],
     };
 }
 
@@ -46,6 +49,10 @@ static void forward_unit(const struct attention *z, size_t index)
 
 void attention_heads_forward(struct device *device, const struct attention *z)
 {
+    if (z->tile != NULL) {
+        attention_tiled_forward(device, z);
+        return;
+    }
     size_t units = attention_units(z);
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (size_t index = 0; index < units; index++)
@@ -143,6 +150,10 @@ static void backward_unit(const struct attention *z, size_t index)
 
 void attention_heads_backward(struct device *device, const struct attention *z)
 {
+    if (z->tile != NULL) {
+        attention_tiled_backward(device, z);
+        return;
+    }
     size_t units = attention_units(z);
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (size_t index = 0; index < units; index++)

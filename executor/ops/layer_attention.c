@@ -60,8 +60,10 @@ static enum status backward_heads(struct device *device, const struct layer_call
     TRY(linear_backward_input(device, &out, gradient, call->slots[SLOT_GRAD_A], PRECISION_FP32,
                               err));
     struct attention heads = attention_of(view, call);
-    if (call->mode.recompute != RECOMPUTE_FULL)
+    if (heads.tile == NULL && call->mode.recompute != RECOMPUTE_FULL)
         heads.context = NULL; /* kept from forward */
+    if (heads.tile != NULL && call->mode.recompute == RECOMPUTE_FULL)
+        attention_heads_forward(device, &heads);
     attention_heads_backward(device, &heads);
     layer_poll(call);
     return linear_backward_weight(device, &out, call->slots[SLOT_CONTEXT], gradient,
