@@ -81,7 +81,7 @@ static enum status place_flights(struct memory_layout *layout, struct local_laye
                                  struct carver *kept, struct error *err)
 {
     const struct plan *plan = layout->plan;
-    struct layer_precision_mode mode = {layer->strategy.precision, layer->strategy.recompute};
+    struct layer_precision_mode mode = strategy_mode(&layer->strategy);
     struct schedule_shape schedule = plan_schedule(plan);
     struct buffer_spec buffers[LAYER_BUFFERS_MAX];
     size_t count = layer_part_buffers(&plan->model, &layer->part, mode, &layer->shape, buffers);
@@ -124,7 +124,7 @@ static enum status place_flights(struct memory_layout *layout, struct local_laye
 static void place_scratch(struct memory_layout *layout, struct local_layer *layer, bool training)
 {
     const struct plan *plan = layout->plan;
-    struct layer_precision_mode mode = {layer->strategy.precision, layer->strategy.recompute};
+    struct layer_precision_mode mode = strategy_mode(&layer->strategy);
     struct carver scratch = {.region = layout->regions[MEMORY_SCRATCH]};
     struct buffer_spec buffers[LAYER_BUFFERS_MAX];
     size_t count = layer_part_buffers(&plan->model, &layer->part, mode, &layer->shape, buffers);

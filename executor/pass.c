@@ -27,7 +27,7 @@ static struct layer_call call_of(const struct pass *pass, const struct local_lay
     struct layer_call call = {
         .model = &pass->plan->model,
         .part = layer->part,
-        .mode = {.precision = layer->strategy.precision, .recompute = layer->strategy.recompute},
+        .mode = strategy_mode(&layer->strategy),
         .shape = layer->shape,
         .group = layer->part.ways > 1 ? &groups->collectives : NULL,
         .vectors = layer->vectors,
@@ -109,27 +109,45 @@ static float *output_of(const struct pass *pass, size_t local, size_t end,
     return layer_flight(next, call->micro_batch)->input;
 }
 
-static enum status forward_layer(struct pass *pass, size_t local, float *output, double *loss_sum,
-                                 int64_t micro_batch, bool prefetches, struct error *err)
+static enum status run_forward(struct pass *pass, const struct local_layer *layer,
+                               const struct layer_call *work, const struct pass_forward_call *call,
+                               struct error *err)
+{
+    struct device *device = pass->layout->device;
+    double layer_loss = 0;
+    if (layer->part.kind != LAYER_HEAD)
+        return layer_forward(device, work, NULL, err);
+    if (call->loss_sum == NULL)
+        return layer_logits(device, work, call->logits_token, 1, err);
+    TRY(layer_forward(device, work, &layer_loss, err));
+    *call->loss_sum += layer_loss;
+    return STATUS_OK;
+}
+
+/* Training's head works in its backward pass alone. */
+static bool waits_for_backward(const struct pass *pass, const struct local_layer *layer)
+{
+    return layer->part.kind == LAYER_HEAD && pass->reduction != NULL;
+}
+
+static enum status forward_layer(struct pass *pass, size_t local, float *output, bool prefetches,
+                                 const struct pass_forward_call *call, struct error *err)
 {
     struct local_layer *layer = &pass->layout->layers[local];
-    struct layer_call call = call_of(pass, layer, layer_flight(layer, micro_batch));
+    struct layer_call work = call_of(pass, layer, layer_flight(layer, call->micro_batch));
     struct parameter_view view;
-    double layer_loss = 0;
     int64_t start_ns = journal_begin(pass->journal, (int32_t)layer->index);
-    TRY(parameters_use(pass->parameters, local, &view, err));
-    if (prefetches)
-        TRY(parameters_prefetch(pass->parameters, local + 1, err));
-    use_parameters(&call, &view);
-    call.output = output;
     take_off(pass, layer);
-    TRY(layer_forward(pass->layout->device, &call,
-                      layer->part.kind == LAYER_HEAD && loss_sum != NULL ? &layer_loss : NULL,
-                      err));
-    parameters_release(pass->parameters, local);
+    if (!waits_for_backward(pass, layer)) {
+        TRY(parameters_use(pass->parameters, local, &view, err));
+        if (prefetches)
+            TRY(parameters_prefetch(pass->parameters, local + 1, err));
+        use_parameters(&work, &view);
+        work.output = output;
+        TRY(run_forward(pass, layer, &work, call, err));
+        parameters_release(pass->parameters, local);
+    }
     journal_end(pass->journal, PHASE_FORWARD, start_ns);
-    if (loss_sum != NULL)
-        *loss_sum += layer_loss;
     if (pass->reduction == NULL)
         land(pass, layer);
     return STATUS_OK;
@@ -148,7 +166,7 @@ enum status pass_forward(struct pass *pass, const struct pass_forward_call *call
     for (size_t i = first; i < end; i++) {
         const struct local_layer *layer = &pass->layout->layers[i];
         float *output = output_of(pass, i, end, call);
-        TRY(forward_layer(pass, i, output, call->loss_sum, call->micro_batch, i + 1 < end, err));
+        TRY(forward_layer(pass, i, output, i + 1 < end, call, err));
         if (i + 1 < end && layer[1].spread != layer->spread)
             TRY(reshard_copy(&pass->reshard, output, layer->spread,
                              layer_flight(layer + 1, call->micro_batch)->input, layer[1].spread,
@@ -166,6 +184,7 @@ static enum status backward_layer(struct pass *pass, size_t local, bool prefetch
     struct layer_call work = call_of(pass, layer, layer_flight(layer, call->micro_batch));
     struct parameter_view view;
     struct gradient_view gradients;
+    double layer_loss = 0;
     int64_t start_ns = journal_begin(pass->journal, (int32_t)layer->index);
     TRY(parameters_use(pass->parameters, local, &view, err));
     if (prefetches)
@@ -179,7 +198,9 @@ static enum status backward_layer(struct pass *pass, size_t local, bool prefetch
     work.accumulate_matrices = gradients.accumulate_matrices;
     work.accumulate_vectors = gradients.accumulate_vectors;
     work.table_is_written = gradients.table_is_written;
-    TRY(layer_backward(pass->layout->device, &work, err));
+    TRY(layer_backward(pass->layout->device, &work,
+                       layer->part.kind == LAYER_HEAD ? &layer_loss : NULL, err));
+    *call->loss_sum += layer_loss;
     parameters_release(pass->parameters, local);
     land(pass, layer);
     journal_end(pass->journal, PHASE_BACKWARD, start_ns);

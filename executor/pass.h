@@ -32,8 +32,12 @@ struct pass_forward_call {
     /* The residual stream from the stage before, of this spread; the embedding's chunk has none. */
     const float *incoming;
     int incoming_spread;
-    float *outgoing;  /* receives the last layer's output; the head's chunk has none */
-    double *loss_sum; /* the head's is added here; NULL: wanted logits only */
+    float *outgoing; /* receives the last layer's output; the head's chunk has none */
+    /* Where nothing is trained, the head's loss is added here; NULL: the logits of one token are
+     * wanted, which it leaves in SLOT_LOGITS. In training it has nothing to do before its backward.
+     */
+    double *loss_sum;
+    int64_t logits_token;
 };
 enum status pass_forward(struct pass *pass, const struct pass_forward_call *call,
                          struct error *err);
@@ -41,7 +45,8 @@ enum status pass_forward(struct pass *pass, const struct pass_forward_call *call
 struct pass_backward_call {
     int chunk;
     int64_t micro_batch;
-    bool is_last; /* of the step's micro-batches: gradients are final after it */
+    bool is_last;     /* of the step's micro-batches: gradients are final after it */
+    double *loss_sum; /* the head's is added here */
     /* A stream: the gradient of the last layer's output, of its spread, on entry (the head's chunk
      * needs none); of the first layer's input on return. */
     float *gradient;

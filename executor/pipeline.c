@@ -199,7 +199,8 @@ static enum status receive_gradient(struct pipeline *pipeline, size_t action, in
     return STATUS_OK;
 }
 
-static enum status run_backward(struct pipeline *pipeline, size_t action, struct error *err)
+static enum status run_backward(struct pipeline *pipeline, size_t action, double *loss_sum,
+                                struct error *err)
 {
     const struct schedule_action *at = &pipeline->actions[action];
     struct boundary behind = boundary_of(pipeline, at->chunk, true);
@@ -215,6 +216,7 @@ static enum status run_backward(struct pipeline *pipeline, size_t action, struct
         .chunk = at->chunk,
         .micro_batch = at->micro_batch,
         .is_last = at->micro_batch + 1 == pipeline->micro_batches,
+        .loss_sum = loss_sum,
         .gradient = stream_at(pipeline, stream),
     };
     TRY(pass_backward(pipeline->pass, &call, err));
@@ -238,7 +240,7 @@ enum status pipeline_run(struct pipeline *pipeline, double *loss_sum, struct err
         if (pipeline->actions[i].is_forward)
             TRY(run_forward(pipeline, i, loss_sum, err));
         else
-            TRY(run_backward(pipeline, i, err));
+            TRY(run_backward(pipeline, i, loss_sum, err));
     }
     for (int stream = 0; stream < LAYOUT_STREAMS_MAX; stream++)
         TRY(wait_for_send(pipeline, stream, err));

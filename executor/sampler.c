@@ -7,7 +7,6 @@
 #include "executor/weights.h"
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* Streams of the random numbers below this are the weights' (executor/weights.h). */
 static const uint64_t SAMPLE_STREAM = UINT64_C(1) << 62;
@@ -25,7 +24,6 @@ struct sampler {
     struct memory_layout layout;
     struct groups groups;
     struct parameters parameters;
-    int32_t *targets;             /* [seq_length]: none is scored */
     float *logits;                /* [vocab] */
     struct candidate *candidates; /* [vocab] */
     uint64_t drawn;
@@ -60,13 +58,10 @@ static enum status inference_plan(struct plan *plan, const struct model *model, 
 static enum status allocate(struct sampler *sampler, struct error *err)
 {
     size_t vocab = (size_t)sampler->plan.model.vocab;
-    size_t length = (size_t)sampler->plan.model.seq_length;
     sampler->logits = calloc(vocab, sizeof *sampler->logits);
     sampler->candidates = calloc(vocab, sizeof *sampler->candidates);
-    sampler->targets = calloc(length, sizeof *sampler->targets);
-    if (sampler->logits == NULL || sampler->candidates == NULL || sampler->targets == NULL)
+    if (sampler->logits == NULL || sampler->candidates == NULL)
         return error_memory(err, vocab * sizeof *sampler->candidates, "the sampler");
-    memset(sampler->targets, 0xff, length * sizeof *sampler->targets); /* -1: ignored */
     return STATUS_OK;
 }
 
@@ -111,7 +106,6 @@ void sampler_close(struct sampler *sampler)
     layout_close(&sampler->layout);
     comm_close(sampler->comm);
     plan_clear(&sampler->plan);
-    free(sampler->targets);
     free(sampler->logits);
     free(sampler->candidates);
     free(sampler);
@@ -168,10 +162,9 @@ enum status sampler_next(struct sampler *sampler, const int32_t *tokens, int64_t
     };
     device_write(layout->device, layer_flight(&layout->layers[0], 0)->tokens,
                  tokens + count - length, bytes);
-    device_write(layout->device, layer_flight(head, 0)->targets, sampler->targets, bytes);
-    TRY(pass_forward(&pass, &(struct pass_forward_call){0}, err));
-    const float *all = layer_flight(head, 0)->slots[SLOT_LOGITS];
-    device_read(layout->device, sampler->logits, all + (length - 1) * model->vocab,
+    const struct pass_forward_call call = {.logits_token = length - 1};
+    TRY(pass_forward(&pass, &call, err));
+    device_read(layout->device, sampler->logits, layer_flight(head, 0)->slots[SLOT_LOGITS],
                 (size_t)model->vocab * sizeof(float));
     *next = draw(sampler);
     return STATUS_OK;

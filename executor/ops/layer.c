@@ -25,6 +25,7 @@ static struct layer_dims dims_of(const struct layer_call *call)
         .vocab = (size_t)vocab,
         .vocab_first = (size_t)(vocab * call->part.index),
         .vocab_valid = (size_t)part_vocab_valid(m, &call->part),
+        .chunk = (size_t)head_chunk_tokens(m, &call->part, &call->shape),
         .precision = call->mode.precision,
         .is_16 = call->mode.precision != PRECISION_FP32,
     };
@@ -86,6 +87,7 @@ static enum status check(const struct device *device, const struct layer_call *c
            call->shape.sequences * call->shape.seq_length % call->part.ways == 0);
     assert(layer_admits_recompute(call->part.kind, call->mode.recompute));
     assert(layer_admits_precision(call->part.kind, call->mode.precision));
+    assert(layer_admits_kernel(call->part.kind, call->mode.attention, call->mode.recompute));
     if (call->shape.threads < device_threads(device)) {
         return error_set(err, STATUS_INVALID,
                          "%s layer: its buffers are laid out for %d threads, the device has %d",
@@ -118,7 +120,8 @@ enum status layer_forward(struct device *device, const struct layer_call *call, 
     }
 }
 
-enum status layer_backward(struct device *device, const struct layer_call *call, struct error *err)
+enum status layer_backward(struct device *device, const struct layer_call *call, double *loss_sum,
+                           struct error *err)
 {
     TRY(check(device, call, err));
     device_claim(device);
@@ -130,6 +133,16 @@ enum status layer_backward(struct device *device, const struct layer_call *call,
     case LAYER_MLP:
         return mlp_backward(device, call, err);
     default:
-        return head_backward(device, call, err);
+        return head_backward(device, call, loss_sum, err);
     }
+}
+
+enum status layer_logits(struct device *device, const struct layer_call *call, int64_t first,
+                         int64_t count, struct error *err)
+{
+    assert(call->part.kind == LAYER_HEAD);
+    assert(first >= 0 && count <= head_chunk_tokens(call->model, &call->part, &call->shape));
+    TRY(check(device, call, err));
+    device_claim(device);
+    return head_logits(device, call, (struct span){(size_t)first, (size_t)(first + count)}, err);
 }

@@ -56,7 +56,7 @@ struct layer_call {
     bool table_is_written;
 
     const int32_t *tokens;  /* [T], each in [0, vocab); embedding */
-    const int32_t *targets; /* [T], each < vocab, negative: ignored; head, NULL for logits only */
+    const int32_t *targets; /* [T], each < vocab, negative: ignored; head */
     /* Of one target's share of the loss: 1 / (tokens of the global batch), times the loss scale of
      * fp16. The head's backward multiplies by it, so that gradients of all micro-batches and ranks
      * simply add up. */
@@ -71,19 +71,30 @@ struct layer_call {
     void *slots[SLOT_COUNT]; /* buffers of layer_part_buffers: NULL where the mode has none */
 };
 
-/* Both are deterministic: the same call gives the same bits for the same number of threads. A
+/* All are deterministic: the same call gives the same bits for the same number of threads. A
  * precision that the device lacks is STATUS_UNSUPPORTED.
  *
- * Compute `output` (embedding, attention, mlp) or the logits and the loss (head). `loss_sum` (head
- * only, else NULL) receives the sum over the group's targets of the negative log-likelihood, in
- * nats, the same at every rank of the group; it may be NULL for the head too when only logits are
- * wanted (of the rank's part of the vocabulary). */
+ * The loss is the sum over the group's targets of the negative log-likelihood, in nats, the same at
+ * every rank of the group. The head makes the logits of a chunk of tokens (head_chunk_tokens), and
+ * of them loss and gradients, before it goes on to the next: in training all of that is the
+ * backward call's, so that no logits have to be kept or made twice. Only its `input` is.
+ *
+ * Compute `output` (embedding, attention, mlp) or the loss (head). `loss_sum` (head only, else
+ * NULL) receives the loss; NULL for the head: the backward call will tell, and this one has nothing
+ * to do and reads no parameters. */
 enum status layer_forward(struct device *device, const struct layer_call *call, double *loss_sum,
                           struct error *err);
-/* Compute gradients; recomputes first what mode.recompute did not keep. The head's wants the
- * buffers of a forward call with targets. Under sequence parallelism the norm's gradients (the
- * first part_counts.partial of the vectors) are this rank's share of a sum over the group, all
- * others are whole. Every recompute mode gives the same bits. */
-enum status layer_backward(struct device *device, const struct layer_call *call, struct error *err);
+/* Compute gradients; recomputes first what mode.recompute did not keep. The head also computes the
+ * loss into `loss_sum` (head only, else NULL; may be NULL); it wants no forward call before. Under
+ * sequence parallelism the norm's gradients (the first part_counts.partial of the vectors) are this
+ * rank's share of a sum over the group, all others are whole. Every recompute mode gives the same
+ * bits. */
+enum status layer_backward(struct device *device, const struct layer_call *call, double *loss_sum,
+                           struct error *err);
+/* The head alone: the logits of the group's tokens [first, first + count), count at most
+ * head_chunk_tokens, into SLOT_LOGITS: fp32 [count, part_vocab_rows] of the rank's part of the
+ * vocabulary. */
+enum status layer_logits(struct device *device, const struct layer_call *call, int64_t first,
+                         int64_t count, struct error *err);
 
 #endif

@@ -5,6 +5,14 @@
 
 #include "executor/ops/internal.h"
 
+/* What is known of each token's row of logits: [tokens] each, one behind the other in SLOT_LOSS. */
+struct loss_rows {
+    float *log_sums;                  /* log of the sum of e^logit */
+    float *maxima, *sums, *at_target; /* exchanged by a group; at_target: the target's logit */
+};
+
+struct loss_rows loss_rows_at(float *memory, size_t tokens);
+
 struct loss {
     size_t tokens;
     /* Columns: those of the part, padding included; how many are real; the first one's token. */
@@ -12,16 +20,22 @@ struct loss {
     const struct layer_group *group; /* NULL: `valid` is the whole vocabulary */
     float *logits;                   /* [tokens, vocab] */
     const int32_t *targets;          /* [tokens]; < 0: ignored */
-    float *log_sums;  /* [tokens]: log of the sum of e^logit; forward writes, backward reads */
-    float *exchanged; /* [3, tokens] with a group: maxima, sums, targets' logits */
+    struct loss_rows rows;           /* written */
 };
 
-/* Sum over targets of the negative log-likelihood, in nats; the same at every rank. */
+/* Adds to `sum` the negative log-likelihood of the targets, in nats; the same at every rank. Token
+ * after token, so that a cut into calls changes no bit. */
 enum status loss_forward(struct device *device, const struct loss *loss, double *sum,
                          struct error *err);
-/* (softmax - one-hot of the target) * scale into `out` [tokens, vocab], which in fp32 may be the
- * logits themselves; rows without a target and columns of padding become 0. */
-void loss_backward(struct device *device, const struct loss *loss, float scale, void *out,
-                   enum precision precision);
+
+/* (softmax - one-hot of the target) * scale; rows without a target and columns of padding are 0. */
+struct loss_gradient {
+    float scale;
+    enum precision precision;
+    void *out; /* [tokens, vocab]; in fp32 it may be the logits themselves */
+};
+/* The same and the gradient by the logits. */
+enum status loss_backward(struct device *device, const struct loss *loss,
+                          const struct loss_gradient *gradient, double *sum, struct error *err);
 
 #endif

@@ -41,11 +41,13 @@ static void region_poison(const struct chain_region *region)
 static struct layer_precision_mode mode_of(const struct chain_options *options,
                                            enum layer_kind kind)
 {
-    struct layer_precision_mode mode = {PRECISION_FP32, RECOMPUTE_NONE};
+    struct layer_precision_mode mode = {PRECISION_FP32, RECOMPUTE_NONE, ATTENTION_PLAIN};
     if (layer_admits_precision(kind, options->precision))
         mode.precision = options->precision;
     if (layer_admits_recompute(kind, options->recompute))
         mode.recompute = options->recompute;
+    if (layer_admits_kernel(kind, options->attention, mode.recompute))
+        mode.attention = options->attention;
     return mode;
 }
 
@@ -313,12 +315,29 @@ enum status chain_forward(struct chain *chain, double *loss_sum, struct error *e
     return STATUS_OK;
 }
 
-enum status chain_backward(struct chain *chain, bool accumulate, struct error *err)
+enum status chain_backward(struct chain *chain, bool accumulate, double *loss_sum,
+                           struct error *err)
 {
     for (size_t i = chain->layer_count; i > 0; i--) {
         struct layer_call call = chain_call(chain, i - 1);
         call.accumulate_matrices = call.accumulate_vectors = accumulate;
-        TRY(layer_backward(chain->device, &call, err));
+        double *sum = call.part.kind == LAYER_HEAD ? loss_sum : NULL;
+        TRY(layer_backward(chain->device, &call, sum, err));
+    }
+    return STATUS_OK;
+}
+
+enum status chain_logits(struct chain *chain, float *out, struct error *err)
+{
+    struct layer_call call = chain_call(chain, chain->layer_count - 1);
+    int64_t tokens = (int64_t)chain->tokens;
+    int64_t chunk = head_chunk_tokens(call.model, &call.part, &call.shape);
+    size_t vocab = (size_t)part_vocab_rows(call.model, &call.part);
+    for (int64_t first = 0; first < tokens; first += chunk) {
+        int64_t count = tokens - first < chunk ? tokens - first : chunk;
+        TRY(layer_logits(chain->device, &call, first, count, err));
+        memcpy(out + (size_t)first * vocab, call.slots[SLOT_LOGITS],
+               (size_t)count * vocab * sizeof(float));
     }
     return STATUS_OK;
 }

@@ -8,9 +8,10 @@
 #include "executor/ops/update.h"
 
 struct chain_options {
-    struct micro_batch_shape shape; /* threads: of the device too */
-    enum precision precision;       /* of the layers that admit it, */
-    enum recompute recompute;       /* as this; the others do without */
+    struct micro_batch_shape shape;  /* threads: of the device too */
+    enum precision precision;        /* of the layers that admit it, */
+    enum recompute recompute;        /* as this, */
+    enum attention_kernel attention; /* and this together with it; the others do without */
     /* One rank's part of every layer; ways 0: whole layers. */
     int ways, index;
     bool sequence_parallel;
@@ -69,8 +70,12 @@ size_t chain_tensors(const struct chain *chain, size_t index,
 
 /* What lies between the tensors in the flat arrays stays 0. */
 void chain_poison(struct chain *chain);
+/* `loss_sum` as in layer_forward and layer_backward, of the head. */
 enum status chain_forward(struct chain *chain, double *loss_sum, struct error *err);
-enum status chain_backward(struct chain *chain, bool accumulate, struct error *err);
+enum status chain_backward(struct chain *chain, bool accumulate, double *loss_sum,
+                           struct error *err);
+/* After a forward pass: the logits of all tokens [T, the part's vocabulary], chunk after chunk. */
+enum status chain_logits(struct chain *chain, float *out, struct error *err);
 /* Has every guard the value it was given? */
 bool chain_guards_hold(const struct chain *chain);
 

@@ -133,7 +133,8 @@ static void compare_gradients(const struct golden *golden, const struct chain *c
     }
 }
 
-static void run(const char *name, enum precision precision, enum recompute recompute, int threads)
+static void run_kernel(const char *name, enum precision precision, enum recompute recompute,
+                       int threads, enum attention_kernel attention)
 {
     struct error err;
     struct golden golden = {0};
@@ -142,6 +143,7 @@ static void run(const char *name, enum precision precision, enum recompute recom
     golden_open(&golden, name);
     golden.options.precision = precision;
     golden.options.recompute = recompute;
+    golden.options.attention = attention;
     golden.options.shape.threads = threads;
     expect_ok(chain_open(&chain, &golden.model, &golden.options, &err), &err);
     if (!device_supports(chain.device, precision)) {
@@ -155,18 +157,28 @@ static void run(const char *name, enum precision precision, enum recompute recom
     load(&golden, &chain);
     expect_ok(chain_forward(&chain, &loss_sum, &err), &err);
     uint64_t logits = chain.tokens * (uint64_t)golden.model.vocab;
-    expect_near("logits", chain.layers[chain.layer_count - 1].slots[SLOT_LOGITS].data,
-                golden_find(&golden, "logits", "", logits), logits, bound);
+    float *found = malloc(logits * sizeof(float));
+    assert_non_null(found);
+    expect_ok(chain_logits(&chain, found, &err), &err);
+    expect_near("logits", found, golden_find(&golden, "logits", "", logits), logits, bound);
+    free(found);
     float loss = (float)(loss_sum * (double)chain.loss_scale);
     expect_near("loss", &loss, golden_find(&golden, "loss", "", 1), 1, bound);
     chain.loss_scale *= LOSS_SCALE;
-    expect_ok(chain_backward(&chain, false, &err), &err);
+    double backward_sum = NAN;
+    expect_ok(chain_backward(&chain, false, &backward_sum, &err), &err);
+    assert_true(backward_sum == loss_sum);
     for (uint64_t i = 0; i < chain.count; i++)
         chain.gradients[i] /= LOSS_SCALE;
     compare_gradients(&golden, &chain, bound);
     assert_true(chain_guards_hold(&chain));
     chain_close(&chain);
     golden_close(&golden);
+}
+
+static void run(const char *name, enum precision precision, enum recompute recompute, int threads)
+{
+    run_kernel(name, precision, recompute, threads, ATTENTION_PLAIN);
 }
 
 static void test_golden__gpt2_fp32(void **state)
@@ -209,6 +221,33 @@ static void test_golden__fp16(void **state)
     run("mistral", PRECISION_FP16, RECOMPUTE_FULL, 2);
 }
 
+static void run_tiled(enum precision precision)
+{
+    const char *const names[] = {"gpt2", "llama", "mistral"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        run_kernel(names[i], precision, RECOMPUTE_NONE, 1, ATTENTION_TILED);
+        run_kernel(names[i], precision, RECOMPUTE_FULL, 3, ATTENTION_TILED);
+    }
+}
+
+static void test_golden__tiled_attention_fp32(void **state)
+{
+    (void)state;
+    run_tiled(PRECISION_FP32);
+}
+
+static void test_golden__tiled_attention_bf16(void **state)
+{
+    (void)state;
+    run_tiled(PRECISION_BF16);
+}
+
+static void test_golden__tiled_attention_fp16(void **state)
+{
+    (void)state;
+    run_tiled(PRECISION_FP16);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -217,6 +256,9 @@ int main(void)
         cmocka_unit_test(test_golden__mistral_window_fp32),
         cmocka_unit_test(test_golden__bf16),
         cmocka_unit_test(test_golden__fp16),
+        cmocka_unit_test(test_golden__tiled_attention_fp32),
+        cmocka_unit_test(test_golden__tiled_attention_bf16),
+        cmocka_unit_test(test_golden__tiled_attention_fp16),
     };
     return cmocka_run_group_tests_name("golden", tests, NULL, NULL);
 }

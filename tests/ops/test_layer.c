@@ -50,7 +50,8 @@ static struct model with(const struct model *base, bool tied, int64_t window)
 
 static struct chain_options options(int64_t sequences, int64_t seq_length, int threads)
 {
-    return (struct chain_options){.shape = {sequences, seq_length, threads}};
+    return (struct chain_options){
+        .shape = {.sequences = sequences, .seq_length = seq_length, .threads = threads}};
 }
 
 /* Weights of trained size: with the initial ones every probability is nearly the same. */
@@ -81,11 +82,25 @@ static double forward(struct chain *chain)
     return loss_sum * (double)chain->loss_scale;
 }
 
+/* The loss is that of the forward pass to the bit. */
 static void backward(struct chain *chain, bool accumulate)
 {
     struct error err;
-    expect_ok(chain_backward(chain, accumulate, &err), &err);
+    double forward_sum = NAN, loss_sum = NAN;
+    expect_ok(chain_forward(chain, &forward_sum, &err), &err);
+    expect_ok(chain_backward(chain, accumulate, &loss_sum, &err), &err);
+    assert_true(isnan(loss_sum) ? isnan(forward_sum) : loss_sum == forward_sum);
     assert_true(chain_guards_hold(chain));
+}
+
+/* Freed by the caller. */
+static float *logits_of(struct chain *chain)
+{
+    struct error err;
+    float *logits = malloc(chain->tokens * (size_t)chain->model.vocab * sizeof(float));
+    assert_non_null(logits);
+    expect_ok(chain_logits(chain, logits, &err), &err);
+    return logits;
 }
 
 static bool supports_bf16(void)
@@ -217,6 +232,37 @@ static void test_layer__gradients_of_several_query_blocks_match_differences(void
     check_model(&window, options(1, 2 * ATTENTION_BLOCK_ROWS + 3, 2));
 }
 
+static struct chain_options tiled(struct chain_options opts)
+{
+    opts.attention = ATTENTION_TILED;
+    return opts;
+}
+
+static void test_layer__gradients_of_tiled_attention_match_differences(void **state)
+{
+    (void)state;
+    struct model shallow = with(&llama, false, 0), window = with(&gpt2, true, ATTENTION_TILE + 7);
+    shallow.blocks = window.blocks = 1;
+    check_model(&gpt2, tiled(options(3, 7, 2)));
+    check_model(&shallow, tiled(options(1, ATTENTION_TILE + 5, 3)));
+    check_model(&window, tiled(options(1, 2 * ATTENTION_TILE + 3, 2)));
+}
+
+static struct chain_options in_chunks(struct chain_options opts, int64_t head_tokens)
+{
+    opts.shape.head_tokens = head_tokens;
+    return opts;
+}
+
+static void test_layer__gradients_of_a_head_in_chunks_match_differences(void **state)
+{
+    (void)state;
+    struct model untied = with(&gpt2, false, 0);
+    check_model(&gpt2, in_chunks(options(3, 7, 2), 4)); /* the last of one token */
+    check_model(&untied, in_chunks(options(2, 5, 1), 1));
+    check_model(&llama, in_chunks(options(3, 7, 2), 20));
+}
+
 /* ---- modes ---- */
 
 /* Gradients of one step in a mode; freed by the caller. */
@@ -252,9 +298,11 @@ static void expect_same_bits(const struct model *model, struct chain_options a,
 static void check_recompute(const struct model *model, struct chain_options opts)
 {
     struct chain_options other = opts;
-    other.recompute = RECOMPUTE_SELECTIVE;
-    expect_same_bits(model, opts, other);
     other.recompute = RECOMPUTE_FULL;
+    expect_same_bits(model, opts, other);
+    if (opts.attention == ATTENTION_TILED)
+        return;
+    other.recompute = RECOMPUTE_SELECTIVE;
     expect_same_bits(model, opts, other);
 }
 
@@ -292,11 +340,35 @@ static void test_layer__recompute_modes_give_the_same_bits_in_fp16(void **state)
     check_recompute(&llama, opts);
 }
 
+static void test_layer__recompute_modes_give_the_same_bits_with_tiled_attention(void **state)
+{
+    (void)state;
+    const int64_t lengths[] = {1, 7, ATTENTION_TILE, 2 * ATTENTION_TILE + 29};
+    struct model window = with(&llama, false, 11);
+    for (int precision = 0; precision < PRECISION_COUNT; precision++) {
+        if (precision == PRECISION_BF16 && !supports_bf16())
+            continue;
+        for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+            struct chain_options opts = tiled(options(1, lengths[i], 1 + (int)i % 3));
+            opts.precision = (enum precision)precision;
+            check_recompute(&gpt2, opts);
+            check_recompute(&llama, opts);
+            check_recompute(&window, opts);
+        }
+    }
+}
+
 static void test_layer__repeats_to_the_bit(void **state)
 {
     (void)state;
+    for (int threads = 1; threads <= 3; threads++) {
+        struct chain_options opts = tiled(options(1, 2 * ATTENTION_TILE + 9, threads));
+        expect_same_bits(&llama, opts, opts);
+    }
     expect_same_bits(&gpt2, options(3, 33, 2), options(3, 33, 2));
     expect_same_bits(&llama, options(3, 33, 2), options(3, 33, 2));
+    expect_same_bits(&gpt2, in_chunks(options(3, 33, 2), 13), in_chunks(options(3, 33, 2), 13));
+    expect_same_bits(&gpt2, in_chunks(options(3, 33, 2), 99), options(3, 33, 2)); /* one chunk */
 }
 
 static void check_against(const struct model *model, struct chain_options a, struct chain_options b,
@@ -317,6 +389,48 @@ static void test_layer__thread_counts_agree(void **state)
     (void)state;
     check_against(&gpt2, options(2, 21, 1), options(2, 21, 2), 1e-5);
     check_against(&llama, options(2, 21, 1), options(2, 21, 3), 1e-5);
+}
+
+static void check_accumulation(const struct model *model, struct chain_options opts)
+{
+    struct chain chain;
+    open_chain(&chain, model, opts);
+    forward(&chain);
+    backward(&chain, false);
+    size_t bytes = (size_t)chain.count * sizeof(float);
+    float *once = malloc(bytes);
+    assert_non_null(once);
+    memcpy(once, chain.gradients, bytes);
+    forward(&chain);
+    backward(&chain, true);
+    for (size_t i = 0; i < chain.layer_count; i++) {
+        size_t at = chain.layers[i].at;
+        size_t own = (size_t)(chain.layers[i].counts.matrices + chain.layers[i].counts.vectors);
+        for (size_t j = 0; j < own; j++)
+            once[at + j] *= 2.0f;
+        expect_near("twice the gradient", chain.gradients + at, once + at, own, 1e-6);
+    }
+    free(once);
+    chain_close(&chain);
+}
+
+/* Chunks add up the weight's gradient in another order; 16-bit roundings are the same. */
+static void check_chunks(enum precision precision)
+{
+    struct chain_options once = options(3, 21, 2);
+    once.precision = precision;
+    check_against(&gpt2, in_chunks(once, 10), once, 1e-5);
+    check_against(&llama, in_chunks(once, 62), once, 1e-5);
+    check_accumulation(&gpt2, in_chunks(once, 10));
+}
+
+static void test_layer__chunks_of_the_head_agree_with_one(void **state)
+{
+    (void)state;
+    check_chunks(PRECISION_FP32);
+    check_chunks(PRECISION_FP16);
+    if (supports_bf16())
+        check_chunks(PRECISION_BF16);
 }
 
 static void check_near_fp32(enum precision precision, double bound)
@@ -346,29 +460,6 @@ static void test_layer__fp16_is_near_fp32(void **state)
 
 /* ---- accumulation, targets, faults ---- */
 
-static void check_accumulation(const struct model *model, struct chain_options opts)
-{
-    struct chain chain;
-    open_chain(&chain, model, opts);
-    forward(&chain);
-    backward(&chain, false);
-    size_t bytes = (size_t)chain.count * sizeof(float);
-    float *once = malloc(bytes);
-    assert_non_null(once);
-    memcpy(once, chain.gradients, bytes);
-    forward(&chain);
-    backward(&chain, true);
-    for (size_t i = 0; i < chain.layer_count; i++) {
-        size_t at = chain.layers[i].at;
-        size_t own = (size_t)(chain.layers[i].counts.matrices + chain.layers[i].counts.vectors);
-        for (size_t j = 0; j < own; j++)
-            once[at + j] *= 2.0f;
-        expect_near("twice the gradient", chain.gradients + at, once + at, own, 1e-6);
-    }
-    free(once);
-    chain_close(&chain);
-}
-
 static void test_layer__gradients_accumulate(void **state)
 {
     (void)state;
@@ -395,14 +486,16 @@ static void test_layer__ignored_targets_count_for_nothing(void **state)
     struct chain chain;
     open_chain(&chain, &gpt2, options(2, 5, 2));
     double all = forward(&chain), kept = 0.0;
-    const float *log_sums =
-        (const float *)chain.layers[chain.layer_count - 1].slots[SLOT_NORM_STATS].data +
-        2 * chain.tokens;
-    const float *logits = chain.layers[chain.layer_count - 1].slots[SLOT_LOGITS].data;
+    float *logits = logits_of(&chain);
     for (size_t t = 1; t < chain.tokens; t += 2) {
-        kept += (double)(log_sums[t] - logits[t * 19 + (size_t)chain.targets[t]]);
+        const float *row = logits + t * 19;
+        double sum = 0.0;
+        for (size_t j = 0; j < 19; j++)
+            sum += exp((double)row[j]);
+        kept += log(sum) - (double)row[chain.targets[t]];
         chain.targets[t - 1] = -1;
     }
+    free(logits);
     double half = forward(&chain) / (double)chain.loss_scale;
     assert_true(half < all / (double)chain.loss_scale);
     assert_true(fabs(half - kept) < 1e-5 * kept);
@@ -416,23 +509,48 @@ static void test_layer__ignored_targets_count_for_nothing(void **state)
     chain_close(&chain);
 }
 
+/* Any tokens' alone, as a sampler wants them. */
 static void test_layer__logits_need_no_targets(void **state)
 {
     (void)state;
     struct chain chain;
     struct error err;
-    open_chain(&chain, &llama, options(1, 3, 1));
+    open_chain(&chain, &llama, options(1, 5, 1));
     forward(&chain);
+    float *logits = logits_of(&chain);
     struct layer_call call = chain_call(&chain, chain.layer_count - 1);
-    size_t bytes = chain.tokens * (size_t)llama.vocab * sizeof(float);
-    float *logits = malloc(bytes);
-    assert_non_null(logits);
-    memcpy(logits, call.slots[SLOT_LOGITS], bytes);
-    memset(call.slots[SLOT_LOGITS], 0xff, bytes);
+    size_t vocab = (size_t)llama.vocab;
     call.targets = NULL;
-    expect_ok(layer_forward(chain.device, &call, NULL, &err), &err);
-    assert_memory_equal(logits, call.slots[SLOT_LOGITS], bytes);
+    for (int64_t first = 0; first < 5; first++) {
+        for (int64_t count = 1; first + count <= 5; count++) {
+            memset(call.slots[SLOT_LOGITS], 0xff, 5 * vocab * sizeof(float));
+            expect_ok(layer_logits(chain.device, &call, first, count, &err), &err);
+            expect_near("logits", call.slots[SLOT_LOGITS], logits + (size_t)first * vocab,
+                        (size_t)count * vocab, 1e-6);
+        }
+    }
+    assert_true(chain_guards_hold(&chain));
     free(logits);
+    chain_close(&chain);
+}
+
+/* Whose loss comes with the backward pass, it may be asked nothing before: not even parameters are
+ * there. */
+static void test_layer__a_head_in_training_works_backward_only(void **state)
+{
+    (void)state;
+    struct chain chain;
+    struct error err;
+    open_chain(&chain, &gpt2, options(2, 5, 2));
+    double expected = forward(&chain) / (double)chain.loss_scale, sum = NAN;
+    struct layer_call call = chain_call(&chain, chain.layer_count - 1), without = call;
+    without.table = NULL;
+    without.vectors = NULL;
+    for (size_t slot = 0; slot < SLOT_COUNT; slot++)
+        without.slots[slot] = NULL;
+    expect_ok(layer_forward(chain.device, &without, NULL, &err), &err);
+    expect_ok(layer_backward(chain.device, &call, &sum, &err), &err);
+    assert_true(fabs(sum - expected) <= 1e-7 * expected);
     chain_close(&chain);
 }
 
@@ -443,14 +561,15 @@ static void test_layer__a_query_sees_no_later_token(void **state)
     size_t vocab = (size_t)llama.vocab, length = 9, changed = 5;
     open_chain(&chain, &llama, options(1, (int64_t)length, 2));
     forward(&chain);
-    float *logits = chain.layers[chain.layer_count - 1].slots[SLOT_LOGITS].data;
-    float before[9 * 17];
-    memcpy(before, logits, sizeof(before));
+    float *before = logits_of(&chain);
     chain.token_ids[changed] = (chain.token_ids[changed] + 1) % (int32_t)vocab;
     forward(&chain);
+    float *logits = logits_of(&chain);
     assert_memory_equal(before, logits, changed * vocab * sizeof(float));
     for (size_t t = changed; t < length; t++)
         assert_memory_not_equal(before + t * vocab, logits + t * vocab, vocab * sizeof(float));
+    free(logits);
+    free(before);
     chain_close(&chain);
 }
 
@@ -463,29 +582,36 @@ static void test_layer__a_window_hides_old_tokens(void **state)
     size_t vocab = (size_t)model.vocab;
     open_chain(&chain, &model, options(1, 9, 2));
     forward(&chain);
-    float *logits = chain.layers[chain.layer_count - 1].slots[SLOT_LOGITS].data;
-    float before[9 * 17];
-    memcpy(before, logits, sizeof(before));
+    float *before = logits_of(&chain);
     chain.token_ids[2] = (chain.token_ids[2] + 1) % (int32_t)vocab;
     forward(&chain);
+    float *logits = logits_of(&chain);
     for (size_t t = 0; t < 9; t++) {
         bool same = memcmp(before + t * vocab, logits + t * vocab, vocab * sizeof(float)) == 0;
         assert_int_equal(same, t < 2 || t > 4);
     }
+    free(logits);
+    free(before);
     chain_close(&chain);
 }
 
-static void test_layer__a_nan_reaches_the_loss(void **state)
+static void check_nan(struct chain_options opts)
 {
-    (void)state;
     struct chain chain;
-    open_chain(&chain, &gpt2, options(1, 3, 2));
+    open_chain(&chain, &gpt2, opts);
     chain.parameters[chain.layers[1].at + 40] = NAN;
     assert_true((bool)isnan(forward(&chain)));
     backward(&chain, false);
     double squares = ops_sum_squares(chain.device, chain.gradients, chain.count);
     assert_false((bool)isfinite(squares));
     chain_close(&chain);
+}
+
+static void test_layer__a_nan_reaches_the_loss(void **state)
+{
+    (void)state;
+    check_nan(options(1, 3, 2));
+    check_nan(tiled(options(1, 3, 2)));
 }
 
 static void test_layer__buffers_for_fewer_threads_are_refused(void **state)
@@ -497,7 +623,7 @@ static void test_layer__buffers_for_fewer_threads_are_refused(void **state)
     struct layer_call call = chain_call(&chain, 1);
     call.shape.threads = 1;
     assert_int_equal(layer_forward(chain.device, &call, NULL, &err), STATUS_INVALID);
-    assert_int_equal(layer_backward(chain.device, &call, &err), STATUS_INVALID);
+    assert_int_equal(layer_backward(chain.device, &call, NULL, &err), STATUS_INVALID);
     chain_close(&chain);
 }
 
@@ -507,7 +633,7 @@ static void count(void *user)
 }
 
 /* At least once after each product: attention and mlp have 2 in forward and 4 in backward, the head
- * 1 and 2; recomputation repeats the first of forward. */
+ * 1 for its loss and 3; recomputation repeats the first of forward. */
 static void check_polls(enum recompute recompute, int repeated)
 {
     struct chain chain;
@@ -522,11 +648,12 @@ static void check_polls(enum recompute recompute, int repeated)
         int polls = 0;
         call.poll = count;
         call.poll_user = &polls;
-        expect_ok(layer_forward(chain.device, &call, NULL, &err), &err);
+        double loss_sum = 0.0;
+        expect_ok(layer_forward(chain.device, &call, is_head ? &loss_sum : NULL, &err), &err);
         assert_true(polls >= (is_head ? 1 : 2));
         polls = 0;
-        expect_ok(layer_backward(chain.device, &call, &err), &err);
-        assert_true(polls >= (is_head ? 2 : 4 + repeated));
+        expect_ok(layer_backward(chain.device, &call, NULL, &err), &err);
+        assert_true(polls >= (is_head ? 3 : 4 + repeated));
     }
     chain_close(&chain);
 }
@@ -559,16 +686,21 @@ int main(void)
         cmocka_unit_test(test_layer__gpt2_gradients_match_differences),
         cmocka_unit_test(test_layer__llama_gradients_match_differences),
         cmocka_unit_test(test_layer__gradients_of_several_query_blocks_match_differences),
+        cmocka_unit_test(test_layer__gradients_of_tiled_attention_match_differences),
+        cmocka_unit_test(test_layer__gradients_of_a_head_in_chunks_match_differences),
         cmocka_unit_test(test_layer__recompute_modes_give_the_same_bits),
         cmocka_unit_test(test_layer__recompute_modes_give_the_same_bits_in_bf16),
         cmocka_unit_test(test_layer__recompute_modes_give_the_same_bits_in_fp16),
+        cmocka_unit_test(test_layer__recompute_modes_give_the_same_bits_with_tiled_attention),
         cmocka_unit_test(test_layer__repeats_to_the_bit),
         cmocka_unit_test(test_layer__thread_counts_agree),
+        cmocka_unit_test(test_layer__chunks_of_the_head_agree_with_one),
         cmocka_unit_test(test_layer__bf16_is_near_fp32),
         cmocka_unit_test(test_layer__fp16_is_near_fp32),
         cmocka_unit_test(test_layer__gradients_accumulate),
         cmocka_unit_test(test_layer__ignored_targets_count_for_nothing),
         cmocka_unit_test(test_layer__logits_need_no_targets),
+        cmocka_unit_test(test_layer__a_head_in_training_works_backward_only),
         cmocka_unit_test(test_layer__a_query_sees_no_later_token),
         cmocka_unit_test(test_layer__a_window_hides_old_tokens),
         cmocka_unit_test(test_layer__a_nan_reaches_the_loss),

@@ -63,7 +63,8 @@ static double bound_of(enum precision precision)
 
 struct rank {
     struct chain chain;
-    double loss_sum;
+    double loss_sum, evaluated; /* of the backward and of the forward passes */
+    float *logits;              /* [T, the part's vocabulary] */
     enum status status;
     struct error err;
     pthread_t thread;
@@ -85,6 +86,15 @@ static void open_rank(struct rank *rank, const struct model *model,
     chain_cast(chain);
     chain->targets[5] = -1;
     chain->loss_scale *= LOSS_SCALE;
+    size_t rows = (size_t)part_vocab_rows(model, &chain->layers[chain->layer_count - 1].part);
+    rank->logits = calloc(TOKENS * rows, sizeof(float));
+    assert_non_null(rank->logits);
+}
+
+static void close_rank(struct rank *rank)
+{
+    chain_close(&rank->chain);
+    free(rank->logits);
 }
 
 /* Two micro-batches, so that gradients are written and then added to. */
@@ -93,11 +103,17 @@ static void *run_rank(void *user)
     struct rank *rank = user;
     struct chain *chain = &rank->chain;
     rank->status = STATUS_OK;
+    rank->loss_sum = rank->evaluated = 0.0;
     for (int i = 0; i < 2 && rank->status == STATUS_OK; i++) {
-        rank->status = chain_forward(chain, &rank->loss_sum, &rank->err);
+        double evaluated = NAN, loss_sum = NAN;
+        rank->status = chain_forward(chain, &evaluated, &rank->err);
         if (rank->status == STATUS_OK)
-            rank->status = chain_backward(chain, i > 0, &rank->err);
+            rank->status = chain_backward(chain, i > 0, &loss_sum, &rank->err);
+        rank->evaluated += evaluated;
+        rank->loss_sum += loss_sum;
     }
+    if (rank->status == STATUS_OK)
+        rank->status = chain_logits(chain, rank->logits, &rank->err);
     return NULL;
 }
 
@@ -115,6 +131,7 @@ static void experiment_run(struct experiment *e)
     whole.ways = 0;
     whole.sequence_parallel = false;
     whole.owns_table = false;
+    whole.shape.head_tokens = 0;
     open_rank(&e->whole, &e->model, &whole);
     run_rank(&e->whole);
     expect_ok(e->whole.status, &e->whole.err);
@@ -140,8 +157,8 @@ static void experiment_run(struct experiment *e)
 static void experiment_close(struct experiment *e)
 {
     for (int i = 0; i < e->options.ways; i++)
-        chain_close(&e->ranks[i].chain);
-    chain_close(&e->whole.chain);
+        close_rank(&e->ranks[i]);
+    close_rank(&e->whole);
     group_close(&e->group);
 }
 
@@ -180,9 +197,7 @@ static void compare_logits(const struct experiment *e, int index, struct worst *
     size_t head = whole->layer_count - 1, vocab = (size_t)e->model.vocab;
     size_t rows = (size_t)part_vocab_rows(&e->model, &part->layers[head].part);
     size_t valid = (size_t)part_vocab_valid(&e->model, &part->layers[head].part);
-    /* fp32's backward turns the logits into their gradient, which is compared then. */
-    const float *a = part->layers[head].slots[SLOT_LOGITS].data;
-    const float *b = whole->layers[head].slots[SLOT_LOGITS].data;
+    const float *a = e->ranks[index].logits, *b = e->whole.logits;
     float part_columns[TOKENS * 19], whole_columns[TOKENS * 19];
     for (size_t t = 0; t < TOKENS; t++) {
         memcpy(part_columns + t * valid, a + t * rows, valid * sizeof(float));
@@ -269,7 +284,10 @@ static struct worst compare(const struct experiment *e)
         const struct rank *rank = &e->ranks[index];
         float loss = (float)rank->loss_sum, whole_loss = (float)e->whole.loss_sum;
         note(&worst, "loss", &loss, &whole_loss, 1);
-        if (memcmp(&rank->loss_sum, &e->ranks[0].loss_sum, sizeof(double)) != 0)
+        loss = (float)rank->evaluated;
+        note(&worst, "loss of an evaluation", &loss, &whole_loss, 1);
+        if (memcmp(&rank->loss_sum, &e->ranks[0].loss_sum, sizeof(double)) != 0 ||
+            memcmp(&rank->evaluated, &e->ranks[0].evaluated, sizeof(double)) != 0)
             worst = (struct worst){INFINITY, "the loss of one rank by that of another"};
         for (size_t i = 0; i + 1 < whole->layer_count; i++)
             compare_stream(e, index, "output", rank->chain.layers[i].output.data,
@@ -289,11 +307,12 @@ static struct worst compare(const struct experiment *e)
 
 static struct experiment make(const struct model *model, int ways, bool sequence_parallel)
 {
-    return (struct experiment){.model = *model,
-                               .options = {.shape = {SEQUENCES, LENGTH, 1},
-                                           .ways = ways,
-                                           .sequence_parallel = sequence_parallel},
-                               .left_out = -1};
+    return (struct experiment){
+        .model = *model,
+        .options = {.shape = {.sequences = SEQUENCES, .seq_length = LENGTH, .threads = 1},
+                    .ways = ways,
+                    .sequence_parallel = sequence_parallel},
+        .left_out = -1};
 }
 
 static void check(struct experiment *e)
@@ -355,6 +374,24 @@ static void test_parts__add_up_to_the_whole_in_fp16(void **state)
     check_all(&llama, PRECISION_FP16);
 }
 
+/* 24 tokens in chunks of 7, the last of 3, against all at once. */
+static void test_parts__a_head_in_chunks_adds_up_to_the_whole(void **state)
+{
+    (void)state;
+    for (int split = 0; split < 4; split++) {
+        for (int p = 0; p < PRECISION_COUNT; p++) {
+            struct experiment a = make(&gpt2, split & 1 ? 4 : 2, split & 2);
+            struct experiment b = make(&llama, split & 1 ? 4 : 2, split & 2);
+            if (p == PRECISION_BF16 && !supports_bf16())
+                continue;
+            a.options.shape.head_tokens = b.options.shape.head_tokens = 7;
+            a.options.precision = b.options.precision = (enum precision)p;
+            check(&a);
+            check(&b);
+        }
+    }
+}
+
 /* The table's gradient is then the sum of the embedding's and the head's. */
 static void test_parts__head_may_own_a_tied_table(void **state)
 {
@@ -396,12 +433,13 @@ static void test_parts__one_way_is_the_whole(void **state)
 
 /* The comparison must notice every single collective of a step that does not happen. */
 static void check_left_out(const struct model *model, bool sequence_parallel,
-                           enum recompute recompute)
+                           enum recompute recompute, int64_t head_tokens)
 {
     int calls = 1;
     for (int left_out = 0; left_out < calls; left_out++) {
         struct experiment e = make(model, 2, sequence_parallel);
         e.options.recompute = recompute;
+        e.options.shape.head_tokens = head_tokens;
         e.left_out = left_out;
         experiment_run(&e);
         struct worst worst = compare(&e);
@@ -416,10 +454,10 @@ static void check_left_out(const struct model *model, bool sequence_parallel,
 static void test_parts__every_collective_is_needed(void **state)
 {
     (void)state;
-    check_left_out(&gpt2, false, RECOMPUTE_NONE);
-    check_left_out(&gpt2, true, RECOMPUTE_NONE);
-    check_left_out(&llama, false, RECOMPUTE_FULL);
-    check_left_out(&llama, true, RECOMPUTE_FULL);
+    check_left_out(&gpt2, false, RECOMPUTE_NONE, 0);
+    check_left_out(&gpt2, true, RECOMPUTE_NONE, 10);
+    check_left_out(&llama, false, RECOMPUTE_FULL, 10);
+    check_left_out(&llama, true, RECOMPUTE_FULL, 0);
 }
 
 int main(void)
@@ -428,6 +466,7 @@ int main(void)
         cmocka_unit_test(test_parts__add_up_to_the_whole_in_fp32),
         cmocka_unit_test(test_parts__add_up_to_the_whole_in_bf16),
         cmocka_unit_test(test_parts__add_up_to_the_whole_in_fp16),
+        cmocka_unit_test(test_parts__a_head_in_chunks_adds_up_to_the_whole),
         cmocka_unit_test(test_parts__head_may_own_a_tied_table),
         cmocka_unit_test(test_parts__untied_and_tied_the_other_way_round),
         cmocka_unit_test(test_parts__one_way_is_the_whole),
