@@ -34,6 +34,31 @@ static struct comm *data_group(const struct reduction *reduction, const struct l
     return groups_of(reduction->groups, layer->strategy.tensor_parallel)->data;
 }
 
+static bool is_narrow(const struct reduction *reduction)
+{
+    return reduction->layout->plan->gradient_reduction == GRADIENTS_BF16;
+}
+
+/* Of an element, on its way. */
+static uint64_t travel_bytes(const struct reduction *reduction)
+{
+    return is_narrow(reduction) ? sizeof(uint16_t) : sizeof(float);
+}
+
+static enum status all_reduce(const struct reduction *reduction, struct comm *group, float *data,
+                              uint64_t count, struct comm_request **out, struct error *err)
+{
+    return is_narrow(reduction) ? comm_all_reduce_bf16_start(group, data, count, out, err)
+                                : comm_all_reduce_start(group, data, count, out, err);
+}
+
+static enum status scatter(const struct reduction *reduction, struct comm *group, float *data,
+                           uint64_t count, struct comm_request **out, struct error *err)
+{
+    return is_narrow(reduction) ? comm_reduce_scatter_bf16_start(group, data, count, out, err)
+                                : comm_reduce_scatter_start(group, data, count, out, err);
+}
+
 /* The layer whose matrices' gradient this layer's backward writes: its own, or, of a tied head that
  * owns no table, the embedding's. Index of a local layer. */
 static size_t target_of(const struct reduction *reduction, size_t local)
@@ -85,9 +110,10 @@ static enum status end_matrices(struct reduction *reduction, size_t local, struc
     int64_t wait_ns = clock_ns();
     under_way->matrices = NULL;
     TRY(comm_wait(data_group(reduction, target), request, err));
-    journal_communication(
-        reduction->journal, PHASE_GRAD_REDUCE, (int32_t)reduction->layout->layers[local].index,
-        under_way->matrices_start_ns, wait_ns, target->state.partition.count * sizeof(float));
+    journal_communication(reduction->journal, PHASE_GRAD_REDUCE,
+                          (int32_t)reduction->layout->layers[local].index,
+                          under_way->matrices_start_ns, wait_ns,
+                          target->state.partition.count * travel_bytes(reduction));
     if (under_way->transient != NULL)
         add_to_shard(reduction, local);
     under_way->transient = NULL;
@@ -106,7 +132,7 @@ static enum status end_vectors(struct reduction *reduction, size_t local, struct
     TRY(comm_wait(data_group(reduction, layer), request, err));
     journal_communication(reduction->journal, PHASE_GRAD_REDUCE, (int32_t)layer->index,
                           under_way->vectors_start_ns, wait_ns,
-                          layer->state.vectors * sizeof(float));
+                          layer->state.vectors * travel_bytes(reduction));
     return STATUS_OK;
 }
 
@@ -166,8 +192,8 @@ static enum status start_transient(struct reduction *reduction, size_t local, in
                           reduction->layout->plan->pipeline == 1;
     under_way->adds = micro_batch > 0 || head_was_first;
     under_way->matrices_start_ns = clock_ns();
-    TRY(comm_reduce_scatter_start(data_group(reduction, target), under_way->transient,
-                                  target->state.partition.count, &under_way->matrices, err));
+    TRY(scatter(reduction, data_group(reduction, target), under_way->transient,
+                target->state.partition.count, &under_way->matrices, err));
     return layer->own_gradient != NULL ? end_matrices(reduction, local, err) : STATUS_OK;
 }
 
@@ -181,8 +207,8 @@ static enum status start_matrices(struct reduction *reduction, size_t local, str
         return STATUS_OK;
     under_way->matrices_start_ns = clock_ns();
     if (layer->state.partition.ways > 1)
-        return comm_reduce_scatter_start(data, layer->gradients, count, &under_way->matrices, err);
-    return comm_all_reduce_start(data, layer->gradients, count, &under_way->matrices, err);
+        return scatter(reduction, data, layer->gradients, count, &under_way->matrices, err);
+    return all_reduce(reduction, data, layer->gradients, count, &under_way->matrices, err);
 }
 
 /* Under sequence parallelism the norm's gradients are sums over the tensor-parallel ranks, too. */
@@ -202,8 +228,8 @@ static enum status start_vectors(struct reduction *reduction, size_t local, stru
     if (layer->state.vectors == 0 || comm_size(groups->data) == 1)
         return STATUS_OK;
     under_way->vectors_start_ns = clock_ns();
-    return comm_all_reduce_start(groups->data, layer->vector_gradients, layer->state.vectors,
-                                 &under_way->vectors, err);
+    return all_reduce(reduction, groups->data, layer->vector_gradients, layer->state.vectors,
+                      &under_way->vectors, err);
 }
 
 enum status reduction_start(struct reduction *reduction, size_t local, int64_t micro_batch,
@@ -222,6 +248,14 @@ enum status reduction_start(struct reduction *reduction, size_t local, int64_t m
 
 /* ---- the end of the backward passes ---- */
 
+static enum status add_copies(const struct reduction *reduction, float *data, uint64_t count,
+                              struct error *err)
+{
+    struct comm_request *request = NULL;
+    TRY(all_reduce(reduction, reduction->groups->table, data, count, &request, err));
+    return comm_wait(reduction->groups->table, request, err);
+}
+
 /* First and last stage each have a copy of a tied table and half of its gradient. */
 static enum status add_tied_copies(struct reduction *reduction, struct error *err)
 {
@@ -236,8 +270,8 @@ static enum status add_tied_copies(struct reduction *reduction, struct error *er
     for (size_t i = 0; i < calls; i++) {
         uint64_t count =
             partition->ways == 1 ? partition->count : partition_piece_at(partition, i).block;
-        TRY(comm_all_reduce_sum(reduction->groups->table, reduction_block(layer, i), count, err));
-        bytes += count * sizeof(float);
+        TRY(add_copies(reduction, reduction_block(layer, i), count, err));
+        bytes += count * travel_bytes(reduction);
     }
     journal_communication(reduction->journal, PHASE_GRAD_REDUCE, (int32_t)layer->index, start_ns,
                           start_ns, bytes);

@@ -2,7 +2,8 @@
  *
  * ZeRO 0 all-reduces a layer's whole gradient as soon as its last micro-batch is over, ZeRO 1
  * scatters its sum; ZeRO 2 and 3 scatter every micro-batch's and add it to the shard. What was
- * started progresses between kernels and ends before the update. */
+ * started progresses between kernels and ends before the update. What a plan's gradient_reduction
+ * says is what travels: gradients and their sums over micro-batches stand in fp32 either way. */
 #ifndef TEMPER_EXECUTOR_REDUCTION_H
 #define TEMPER_EXECUTOR_REDUCTION_H
 

@@ -70,8 +70,16 @@ enum status comm_all_reduce_start(struct comm *comm, float *data, size_t count,
  * is undefined. */
 enum status comm_reduce_scatter_start(struct comm *comm, float *data, size_t count,
                                       struct comm_request **out, struct error *err);
-/* The reverse, of elements of 2 or 4 bytes: each rank has written its own block of each piece in
- * its place (first_i + rank * block_i), and after the wait all blocks are there. */
+/* The same two sums, whose elements travel as bf16: every rank's summand is rounded once (to
+ * nearest, ties to even), the additions are of fp32 in the order of the ranks, and the all-reduce
+ * rounds the sum once more, so that all ranks have the same. One rank rounds nothing. */
+enum status comm_all_reduce_bf16_start(struct comm *comm, float *data, size_t count,
+                                       struct comm_request **out, struct error *err);
+enum status comm_reduce_scatter_bf16_start(struct comm *comm, float *data, size_t count,
+                                           struct comm_request **out, struct error *err);
+/* The reverse of a reduce-scatter, of elements of 2 or 4 bytes: each rank has written its own block
+ * of each piece in its place (first_i + rank * block_i), and after the wait all blocks are there.
+ */
 enum status comm_all_gather_start(struct comm *comm, void *data, size_t count, size_t element_bytes,
                                   struct comm_request **out, struct error *err);
 /* To and from one rank. A message is met by the receive of the same tag (0 .. 32767) and bytes;

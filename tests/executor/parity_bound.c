@@ -120,6 +120,17 @@ struct parity_noise parity_noise_of(const struct model *model, enum precision pr
     };
 }
 
+int parity_reduction_roundings(const struct model *model)
+{
+    return model->tied_head ? 4 : 2;
+}
+
+/* Each is uniform in [-w, w] of what it rounds at worst, and independent of the others. */
+double parity_reduction_noise(int roundings)
+{
+    return sqrt(roundings / 3.0) * parity_roundoff(PRECISION_BF16);
+}
+
 double parity_loss_noise(const struct parity_loss *loss)
 {
     double u = parity_roundoff(PRECISION_FP32);
@@ -238,12 +249,13 @@ void parity_bound_open(struct parity_bound *out, const struct parity_training *t
     size_t count = training->tensor_count;
     struct parity_noise noise =
         parity_noise_of(training->model, training->precision, training->tokens);
+    double pass = hypot(noise.gradient, parity_reduction_noise(training->reduction_roundings));
     struct spread spread = {zeros(count), zeros(count), zeros(count), zeros(count)};
     *out = (struct parity_bound){.tensors = calloc(count, sizeof *out->tensors)};
     assert_non_null(out->tensors);
     double confidence = parity_norm_confidence(training->confidence, training->model);
     for (int step = 0; step < training->step_count; step++) {
-        double gradient = confidence * noise.gradient + growth(training, &spread);
+        double gradient = confidence * pass + growth(training, &spread);
         out->loss[step] =
             loss_bound(training, noise.logits, spread.weights, step) / training->steps[step].loss;
         out->gradient_norm[step] = gradient;

@@ -32,13 +32,18 @@ double parity_update_gain(double size, double beta1, double beta2, int step);
  * their roots. */
 struct parity_noise {
     double logits;     /* after the forward pass */
-    double gradient;   /* of any tensor, after the backward pass */
+    double gradient;   /* of any tensor, after the backward pass and sums in fp32 */
     double worst_case; /* of a gradient, when every rounding goes the same way */
 };
 
 /* `precision` is the coarsest of any layer; `tokens` those of the global batch. */
 struct parity_noise parity_noise_of(const struct model *model, enum precision precision,
                                     int64_t tokens);
+/* How often a gradient is rounded to bf16 on its way into the sum over all ranks, at most: every
+ * summand and an all-reduce's sum; a tied table's once more each, between its two copies. */
+int parity_reduction_roundings(const struct model *model);
+/* What they do to a gradient: relative, root of the mean square. */
+double parity_reduction_noise(int roundings);
 /* Where a loss comes from. */
 struct parity_loss {
     double vocab, tokens;
@@ -73,6 +78,7 @@ struct parity_step {
 struct parity_training {
     const struct model *model;
     enum precision precision; /* the coarsest of any layer */
+    int reduction_roundings;  /* parity_reduction_roundings; 0: gradients travel in fp32 */
     int64_t tokens;           /* of the global batch */
     double beta1, beta2, epsilon, weight_decay, clip_norm;
     double confidence; /* lambda */

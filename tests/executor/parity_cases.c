@@ -43,6 +43,7 @@ int parity_values(enum parity_dimension dimension, int ranks)
         [PARITY_MICRO_BATCH] = 3,
         [PARITY_DEGREES] = 2,
         [PARITY_STAGES] = 2,
+        [PARITY_GRADIENTS] = GRADIENT_REDUCTION_COUNT,
     };
     struct mesh meshes[MESHES_MAX];
     return dimension == PARITY_MESH ? meshes_of(ranks, meshes) : values[dimension];
@@ -154,6 +155,7 @@ enum status parity_plan(struct plan *out, const struct parity_case *what, struct
         .pipeline = mesh.pipeline,
         .virtual_stages = what->value[PARITY_SCHEDULE] == SCHEDULE_INTERLEAVED ? 2 : 1,
         .schedule = (enum schedule)what->value[PARITY_SCHEDULE],
+        .gradient_reduction = (enum gradient_reduction)what->value[PARITY_GRADIENTS],
         .threads = 1,
         .global_batch = PARITY_GLOBAL_BATCH,
         .micro_batch = micro_batches[what->value[PARITY_MICRO_BATCH]],
@@ -182,12 +184,14 @@ const char *parity_case_name(const struct parity_case *what, char name[PARITY_NA
     static const char *const sequence[] = {"", " sp", " sp*"};
     const int *value = what->value;
     struct mesh mesh = mesh_of(what);
-    (void)snprintf(
-        name, PARITY_NAME_BYTES, "dp%d tp%d%s pp%d%s %s %s %s %s%s mb%lld", mesh.data, mesh.tensor,
-        value[PARITY_DEGREES] ? "*" : "", mesh.pipeline, value[PARITY_STAGES] ? "*" : "",
-        schedule_name((enum schedule)value[PARITY_SCHEDULE]), zero[value[PARITY_ZERO]],
-        recompute[value[PARITY_RECOMPUTE]], precision[value[PARITY_PRECISION]],
-        sequence[value[PARITY_SEQUENCE]], (long long)micro_batches[value[PARITY_MICRO_BATCH]]);
+    (void)snprintf(name, PARITY_NAME_BYTES, "dp%d tp%d%s pp%d%s %s %s %s %s%s mb%lld%s", mesh.data,
+                   mesh.tensor, value[PARITY_DEGREES] ? "*" : "", mesh.pipeline,
+                   value[PARITY_STAGES] ? "*" : "",
+                   schedule_name((enum schedule)value[PARITY_SCHEDULE]), zero[value[PARITY_ZERO]],
+                   recompute[value[PARITY_RECOMPUTE]], precision[value[PARITY_PRECISION]],
+                   sequence[value[PARITY_SEQUENCE]],
+                   (long long)micro_batches[value[PARITY_MICRO_BATCH]],
+                   value[PARITY_GRADIENTS] ? " grad16" : "");
     return name;
 }
 
@@ -202,7 +206,11 @@ static bool is_canonical(const struct parity_case *what)
         return false;
     if (mesh.tensor == 1 && (value[PARITY_SEQUENCE] > 0 || value[PARITY_DEGREES] > 0))
         return false;
-    return mesh.data > 1 || value[PARITY_DEGREES] > 0 || value[PARITY_ZERO] == 0;
+    bool is_tied = strcmp(what->model, "llama") != 0;
+    bool has_replicas = mesh.data > 1 || value[PARITY_DEGREES] > 0;
+    if (value[PARITY_GRADIENTS] > 0 && !has_replicas && !(is_tied && mesh.pipeline > 1))
+        return false;
+    return has_replicas || value[PARITY_ZERO] == 0;
 }
 
 static bool same_strategies(const struct plan *a, const struct plan *b)

@@ -20,6 +20,7 @@ enum parity_dimension {
     PARITY_MICRO_BATCH, /* 1, 2, 4 sequences */
     PARITY_DEGREES,     /* every layer split T ways, or degrees that differ by layer */
     PARITY_STAGES,      /* stages of equal length, or the first as long as it can be */
+    PARITY_GRADIENTS,   /* travel in fp32, bf16 */
     PARITY_DIMENSIONS
 };
 

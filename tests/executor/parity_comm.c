@@ -173,6 +173,18 @@ static enum status faulty_reduce_scatter_start(struct comm *comm, float *data, s
     return faulty_start(comm, comm_reduce_scatter_start, data, count, out, err);
 }
 
+static enum status faulty_all_reduce_bf16_start(struct comm *comm, float *data, size_t count,
+                                                struct comm_request **out, struct error *err)
+{
+    return faulty_start(comm, comm_all_reduce_bf16_start, data, count, out, err);
+}
+
+static enum status faulty_reduce_scatter_bf16_start(struct comm *comm, float *data, size_t count,
+                                                    struct comm_request **out, struct error *err)
+{
+    return faulty_start(comm, comm_reduce_scatter_bf16_start, data, count, out, err);
+}
+
 /* ---- the rest is passed on ---- */
 
 static enum status faulty_all_gather_start(struct comm *comm, void *data, size_t count,
@@ -269,6 +281,8 @@ static const struct comm_ops faulty_ops = {
     .all_reduce = faulty_all_reduce,
     .all_reduce_start = faulty_all_reduce_start,
     .reduce_scatter_start = faulty_reduce_scatter_start,
+    .all_reduce_bf16_start = faulty_all_reduce_bf16_start,
+    .reduce_scatter_bf16_start = faulty_reduce_scatter_bf16_start,
     .all_gather_start = faulty_all_gather_start,
     .send_start = faulty_send_start,
     .receive_start = faulty_receive_start,

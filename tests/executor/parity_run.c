@@ -168,6 +168,8 @@ void parity_device_open(struct parity_device *out, const struct parity_case *wha
     out->training = (struct parity_training){
         .model = &out->model,
         .precision = coarsest_precision(&plan),
+        .reduction_roundings =
+            what->value[PARITY_GRADIENTS] > 0 ? parity_reduction_roundings(&plan.model) : 0,
         .tokens = plan.global_batch * plan.model.seq_length,
         .beta1 = optimizer.beta1,
         .beta2 = optimizer.beta2,

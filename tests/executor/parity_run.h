@@ -33,8 +33,8 @@ struct parity_device {
     struct parity_bound bound;
 };
 
-/* Of any case of the same model and precision, by this process alone. `comparisons` that are made
- * with all bounds of the program: see parity_confidence. */
+/* Of any case of the same model, precision and way of gradients, by this process alone.
+ * `comparisons` that are made with all bounds of the program: see parity_confidence. */
 void parity_device_open(struct parity_device *out, const struct parity_case *what,
                         const char *data_path, double comparisons);
 void parity_device_close(struct parity_device *device);

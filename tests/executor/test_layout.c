@@ -121,7 +121,7 @@ static struct layer_buffers buffers_of(const struct memory_layout *layout,
                                        const struct local_layer *layer)
 {
     struct layer_buffers buffers;
-    struct layer_precision_mode mode = {layer->strategy.precision, layer->strategy.recompute};
+    struct layer_precision_mode mode = strategy_mode(&layer->strategy);
     buffers.count =
         layer_part_buffers(&layout->plan->model, &layer->part, mode, &layer->shape, buffers.specs);
     return buffers;

@@ -19,10 +19,13 @@
 /* More than the 150 plans of two models, five quantities of each, up to 60 tensors. */
 static const double comparisons = 1e5;
 
+/* A mixture of precisions, too. */
+enum { RUNS = (PRECISION_COUNT + 1) * GRADIENT_REDUCTION_COUNT };
+
 static struct comm *world;
 static char data_path[64];
 
-/* By value of PARITY_PRECISION; at rank 0. */
+/* Of one value of PARITY_PRECISION and one of PARITY_GRADIENTS; at rank 0. */
 struct precision_run {
     bool is_open;
     struct parity_device device;
@@ -71,13 +74,20 @@ static bool judge(struct precision_run *run, const struct parity_case *what,
     return parity_worst(&verdict) <= 1;
 }
 
-static void print_summary(const struct precision_run *runs, int count)
+static int run_of(const struct parity_case *what)
+{
+    return what->value[PARITY_PRECISION] * GRADIENT_REDUCTION_COUNT + what->value[PARITY_GRADIENTS];
+}
+
+static void print_summary(const struct precision_run runs[RUNS])
 {
     static const char *const names[] = {"fp32", "bf16", "fp16", "fp32+bf16"};
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < RUNS; i++) {
         if (runs[i].plans == 0)
             continue;
-        printf("%s, %d plans on %d ranks:\n", names[i], runs[i].plans, comm_size(world));
+        printf("%s, gradients in %s, %d plans on %d ranks:\n", names[i / GRADIENT_REDUCTION_COUNT],
+               gradient_reduction_name((enum gradient_reduction)(i % GRADIENT_REDUCTION_COUNT)),
+               runs[i].plans, comm_size(world));
         for (int q = 0; q < PARITY_QUANTITIES; q++) {
             const struct parity_finding *finding = &runs[i].worst.of[q];
             printf("  %-8s observed %9.2e  bound %9.2e  ratio %.4f  %s\n", parity_quantity_names[q],
@@ -99,7 +109,7 @@ static void choose_cases(struct parity_cases *cases)
 static void test_parity__every_plan_learns_what_one_device_learns(void **state)
 {
     (void)state;
-    struct precision_run runs[PRECISION_COUNT + 1] = {0};
+    struct precision_run runs[RUNS] = {0};
     struct parity_cases cases;
     size_t exceeded = 0, unsupported = 0;
     choose_cases(&cases);
@@ -115,16 +125,16 @@ static void test_parity__every_plan_learns_what_one_device_learns(void **state)
         }
         parity_train(&outcome, &plan, data_path, world);
         if (comm_rank(world) == 0 &&
-            !judge(&runs[cases.rows[i].value[PARITY_PRECISION]], &cases.rows[i], &outcome))
+            !judge(&runs[run_of(&cases.rows[i])], &cases.rows[i], &outcome))
             exceeded++;
         parity_outcome_clear(&outcome);
     }
     if (comm_rank(world) == 0) {
-        print_summary(runs, PRECISION_COUNT + 1);
+        print_summary(runs);
         printf("%s: %zu plans, %zu beyond their bound, %zu without support on this device\n",
                PARITY_MODEL, cases.count, exceeded, unsupported);
     }
-    for (int i = 0; i <= PRECISION_COUNT; i++)
+    for (int i = 0; i < RUNS; i++)
         if (runs[i].is_open)
             parity_device_close(&runs[i].device);
     parity_cases_clear(&cases);

@@ -41,8 +41,17 @@ static const struct row rows[] = {
     {"tp 2, sequence", 1, 2, 1, 0, 1, 0, MICRO_BATCH_4, NULL},
 };
 
+/* The same with gradients that travel in bf16. */
+static const struct row narrow_rows[] = {
+    {"pp 2", 1, 1, 2, 0, 0, 0, MICRO_BATCH_4, "llama"},
+    {"dp 2", 2, 1, 1, 0, 0, 0, MICRO_BATCH_4, NULL},
+    {"dp 2, ZeRO 1", 2, 1, 1, 1, 0, 0, MICRO_BATCH_4, NULL},
+    {"dp 2, ZeRO 2", 2, 1, 1, 2, 0, 0, MICRO_BATCH_4, NULL},
+    {"dp 2, ZeRO 3", 2, 1, 1, 3, 0, 0, MICRO_BATCH_4, NULL},
+};
+
 static struct parity_case case_of(const char *model, enum precision precision,
-                                  const struct row *row)
+                                  enum gradient_reduction gradients, const struct row *row)
 {
     struct parity_case what = {.model = model,
                                .ranks = row->data_parallel * row->tensor_parallel * row->pipeline};
@@ -53,6 +62,7 @@ static struct parity_case case_of(const char *model, enum precision precision,
     what.value[PARITY_PRECISION] = (int)precision;
     what.value[PARITY_SEQUENCE] = row->sequence;
     what.value[PARITY_MICRO_BATCH] = row->micro_batch;
+    what.value[PARITY_GRADIENTS] = (int)gradients;
     return what;
 }
 
@@ -89,10 +99,13 @@ static void compare(const struct parity_device *device, const struct parity_outc
                     verdict.of[PARITY_MOMENT].observed == 0);
 }
 
-static void run_rows(const char *model, enum precision precision)
+static void run_rows(const char *model, enum precision precision, enum gradient_reduction gradients)
 {
     static const struct row one = {"one device", 1, 1, 1, 0, 0, 0, MICRO_BATCH_4, NULL};
-    const struct parity_case base = case_of(model, precision, &one);
+    const struct parity_case base = case_of(model, precision, gradients, &one);
+    bool is_narrow = gradients == GRADIENTS_BF16;
+    size_t count =
+        is_narrow ? sizeof narrow_rows / sizeof *narrow_rows : sizeof rows / sizeof *rows;
     struct parity_device device = {0};
     struct parity_outcome whole_batch = {0};
     if (comm_rank(world) == 0) {
@@ -100,15 +113,17 @@ static void run_rows(const char *model, enum precision precision)
         /* Compared with instead of the whole batch at once. */
         whole_batch = device.outcome;
         train(&base, &device.outcome);
-        printf("%s %s\n", model, precision_name(precision));
+        printf("%s %s%s\n", model, precision_name(precision),
+               is_narrow ? ", gradients in bf16" : "");
     }
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        const struct parity_case what = case_of(model, precision, &rows[i]);
+    for (size_t i = 0; i < count; i++) {
+        const struct row *row = is_narrow ? &narrow_rows[i] : &rows[i];
+        const struct parity_case what = case_of(model, precision, gradients, row);
         struct parity_outcome got = {0};
         if (what.ranks > 1 || comm_rank(world) == 0)
             train(&what, &got);
         if (comm_rank(world) == 0)
-            compare(&device, &got, &rows[i], model);
+            compare(&device, &got, row, model);
         parity_outcome_clear(&got);
     }
     parity_outcome_clear(&whole_batch);
@@ -125,8 +140,10 @@ static void test_parity_dimensions__one_at_a_time(void **state)
     for (int p = 0; p < PRECISION_COUNT; p++) {
         if (!device_supports(device, (enum precision)p))
             continue;
-        run_rows("gpt2", (enum precision)p);
-        run_rows("llama", (enum precision)p);
+        for (int g = 0; g < GRADIENT_REDUCTION_COUNT; g++) {
+            run_rows("gpt2", (enum precision)p, (enum gradient_reduction)g);
+            run_rows("llama", (enum precision)p, (enum gradient_reduction)g);
+        }
     }
     device_close(device);
 }

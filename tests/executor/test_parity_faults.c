@@ -24,26 +24,42 @@ struct planted {
     int zero_stage;
     enum fault_kind kind;
     enum fault_group group;
+    enum gradient_reduction gradients;
 };
 
 static const struct planted missing[] = {
-    {"missing all-reduce", "gpt2", 2, 1, 1, 0, FAULT_MISSING, FAULT_DATA},
-    {"missing all-reduce", "llama", 2, 1, 1, 0, FAULT_MISSING, FAULT_DATA},
-    {"missing reduce-scatter, ZeRO 1", "gpt2", 2, 1, 1, 1, FAULT_MISSING, FAULT_DATA},
-    {"missing reduce-scatter, ZeRO 3", "llama", 2, 1, 1, 3, FAULT_MISSING, FAULT_DATA},
-    {"missing sum of a split layer", "gpt2", 1, 2, 1, 0, FAULT_MISSING, FAULT_TENSOR},
-    {"missing sum of a split layer", "llama", 1, 2, 1, 0, FAULT_MISSING, FAULT_TENSOR},
+    {"missing all-reduce", "gpt2", 2, 1, 1, 0, FAULT_MISSING, FAULT_DATA, GRADIENTS_FP32},
+    {"missing all-reduce", "llama", 2, 1, 1, 0, FAULT_MISSING, FAULT_DATA, GRADIENTS_FP32},
+    {"missing reduce-scatter, ZeRO 1", "gpt2", 2, 1, 1, 1, FAULT_MISSING, FAULT_DATA,
+     GRADIENTS_FP32},
+    {"missing reduce-scatter, ZeRO 3", "llama", 2, 1, 1, 3, FAULT_MISSING, FAULT_DATA,
+     GRADIENTS_FP32},
+    {"missing all-reduce in bf16", "gpt2", 2, 1, 1, 0, FAULT_MISSING, FAULT_DATA, GRADIENTS_BF16},
+    {"missing reduce-scatter in bf16, ZeRO 1", "llama", 2, 1, 1, 1, FAULT_MISSING, FAULT_DATA,
+     GRADIENTS_BF16},
+    {"missing sum of a split layer", "gpt2", 1, 2, 1, 0, FAULT_MISSING, FAULT_TENSOR,
+     GRADIENTS_FP32},
+    {"missing sum of a split layer", "llama", 1, 2, 1, 0, FAULT_MISSING, FAULT_TENSOR,
+     GRADIENTS_FP32},
 };
 static const struct planted once[] = {
-    {"one layer not reduced in one step", "gpt2", 2, 1, 1, 0, FAULT_ONE, FAULT_DATA},
-    {"one layer not reduced in one step", "llama", 2, 1, 1, 2, FAULT_ONE, FAULT_DATA},
+    {"one layer not reduced in one step", "gpt2", 2, 1, 1, 0, FAULT_ONE, FAULT_DATA,
+     GRADIENTS_FP32},
+    {"one layer not reduced in one step", "llama", 2, 1, 1, 2, FAULT_ONE, FAULT_DATA,
+     GRADIENTS_FP32},
+    {"one layer not reduced in bf16 in one step", "gpt2", 2, 1, 1, 0, FAULT_ONE, FAULT_DATA,
+     GRADIENTS_BF16},
 };
 static const struct planted scaled[] = {
-    {"gradient scaled by dp", "gpt2", 2, 1, 1, 0, FAULT_SCALED, FAULT_DATA},
-    {"gradient scaled by dp, ZeRO 2", "llama", 2, 1, 1, 2, FAULT_SCALED, FAULT_DATA},
+    {"gradient scaled by dp", "gpt2", 2, 1, 1, 0, FAULT_SCALED, FAULT_DATA, GRADIENTS_FP32},
+    {"gradient scaled by dp, ZeRO 2", "llama", 2, 1, 1, 2, FAULT_SCALED, FAULT_DATA,
+     GRADIENTS_FP32},
+    {"gradient in bf16 scaled by dp", "gpt2", 2, 1, 1, 0, FAULT_SCALED, FAULT_DATA, GRADIENTS_BF16},
 };
 static const struct planted stale[] = {
-    {"stale tied embedding", "gpt2", 1, 1, 2, 0, FAULT_MISSING, FAULT_TABLE},
+    {"stale tied embedding", "gpt2", 1, 1, 2, 0, FAULT_MISSING, FAULT_TABLE, GRADIENTS_FP32},
+    {"stale tied embedding in bf16", "gpt2", 1, 1, 2, 0, FAULT_MISSING, FAULT_TABLE,
+     GRADIENTS_BF16},
 };
 
 static struct parity_case case_of(const struct planted *planted, enum precision precision)
@@ -55,6 +71,7 @@ static struct parity_case case_of(const struct planted *planted, enum precision 
     what.value[PARITY_ZERO] = planted->zero_stage;
     what.value[PARITY_PRECISION] = (int)precision;
     what.value[PARITY_MICRO_BATCH] = 2; /* 4 sequences */
+    what.value[PARITY_GRADIENTS] = (int)planted->gradients;
     return what;
 }
 
@@ -114,14 +131,17 @@ static bool supports(enum precision precision)
 }
 
 /* How far a fault must leave the bounds. It changes gradients by about their own size; what bounds
- * allow is 3e-5 of it in fp32, 2e-2 in fp16, 0.2 in bf16. */
+ * allow is 3e-5 of it in fp32, 2e-2 in fp16 and where gradients travel in bf16, 0.2 in bf16. */
 static void assert_all_caught(const struct planted *planted, size_t count)
 {
     static const double least_factors[PRECISION_COUNT] = {
         [PRECISION_FP32] = 100, [PRECISION_BF16] = 1.5, [PRECISION_FP16] = 5};
     for (int p = 0; p < PRECISION_COUNT; p++)
         for (size_t i = 0; i < count && supports((enum precision)p); i++)
-            assert_caught(&planted[i], (enum precision)p, least_factors[p]);
+            assert_caught(&planted[i], (enum precision)p,
+                          planted[i].gradients == GRADIENTS_BF16
+                              ? fmin(least_factors[p], least_factors[PRECISION_FP16])
+                              : least_factors[p]);
 }
 
 static void test_parity_faults__missing_sum(void **state)

@@ -60,29 +60,34 @@ static int64_t fill(struct chain *chain, int64_t first)
     return targets;
 }
 
-static double logit_size(const struct chain *chain)
+static double logit_size(struct chain *chain)
 {
-    const float *logits = chain->layers[chain->layer_count - 1].slots[SLOT_LOGITS].data;
     size_t count = chain->tokens * (size_t)chain->model.vocab;
+    float *logits = malloc(count * sizeof *logits);
+    struct error err = {0};
     double sum = 0;
+    assert_non_null(logits);
+    if (chain_logits(chain, logits, &err) != STATUS_OK)
+        fail_msg("%s", err.message);
     for (size_t i = 0; i < count; i++)
         sum += (double)logits[i] * logits[i];
+    free(logits);
     return sqrt(sum / (double)count);
 }
 
 /* One pass over the chain's share of the batch, every target's weight being `scale`. Adds to the
- * result's loss; backward makes the logits into their gradient. */
+ * result's loss. */
 static void pass(struct chain *chain, double scale, bool accumulate, struct result *out)
 {
     struct error err = {0};
     double loss_sum = 0;
     chain->loss_scale = (float)scale;
-    if (chain_forward(chain, &loss_sum, &err) != STATUS_OK)
+    if (chain_forward(chain, NULL, &err) != STATUS_OK)
         fail_msg("%s", err.message);
     out->logits = logit_size(chain);
-    out->loss += scale * loss_sum;
-    if (chain_backward(chain, accumulate, &err) != STATUS_OK)
+    if (chain_backward(chain, accumulate, &loss_sum, &err) != STATUS_OK)
         fail_msg("%s", err.message);
+    out->loss += scale * loss_sum;
 }
 
 static void keep(struct chain *chain, struct result *out)

@@ -212,7 +212,10 @@ static void check_model(const char *model)
         if (!is_supported(&halves[0].what))
             continue;
         struct parity_device device;
-        parity_device_open(&device, &halves[0].what, data_path, comparisons);
+        struct parity_case coarsest = halves[0].what; /* what either half rounds is rounded */
+        if (halves[1].what.value[PARITY_GRADIENTS] > coarsest.value[PARITY_GRADIENTS])
+            coarsest.value[PARITY_GRADIENTS] = halves[1].what.value[PARITY_GRADIENTS];
+        parity_device_open(&device, &coarsest, data_path, comparisons);
         double ratio = train_in_two_halves(halves, &device, 1 + (int)(pair / 3 % 2));
         parity_device_close(&device);
         if (ratio > 1)

@@ -1,6 +1,7 @@
 /* Sums of gradients over the ranks that replicate a layer, against sums by hand, under every ZeRO
  * stage; and that they are under way while the backward pass goes on. Gradients are small whole
- * numbers, so that no order of additions rounds. Run alone, and under mpirun with 2 and 4 ranks. */
+ * numbers, so that no order of additions rounds, nor bf16 what travels. Run alone, and under mpirun
+ * with 2 and 4 ranks. */
 #include "support.h"
 
 #include "executor/reduction.h"
@@ -49,7 +50,7 @@ static void reduced_close(struct reduced *reduced)
 
 static float element_of(int rank, size_t layer, int64_t micro_batch, uint64_t element)
 {
-    return (float)((element * 7 + (uint64_t)rank * 3 + layer * 5 + (uint64_t)micro_batch) % 16);
+    return (float)((element * 7 + (uint64_t)rank * 3 + layer * 5 + (uint64_t)micro_batch) % 8);
 }
 
 static void put_gradient(float *data, uint64_t count, bool adds, int rank, size_t layer,
@@ -167,11 +168,12 @@ static void check(const struct parity_case *what)
     reduced_close(&reduced);
 }
 
-static void check_meshes(const char *model, int zero_stage)
+static void check_meshes(const char *model, int zero_stage, enum gradient_reduction gradients)
 {
     int ranks = comm_size(world);
     struct parity_case what = {.model = model, .ranks = ranks};
     what.value[PARITY_ZERO] = zero_stage;
+    what.value[PARITY_GRADIENTS] = (int)gradients;
     what.value[PARITY_SCHEDULE] = SCHEDULE_1F1B;
     what.value[PARITY_MESH] = parity_mesh(ranks, 1, 1);
     check(&what);
@@ -187,10 +189,11 @@ static void check_meshes(const char *model, int zero_stage)
 static void test_reduction__sums_are_those_by_hand(void **state)
 {
     (void)state;
-    for (int zero = 0; zero <= 4; zero++) { /* 4: a mixture by layer */
-        check_meshes("gpt2", zero);
-        check_meshes("llama", zero);
-    }
+    for (int zero = 0; zero <= 4; zero++) /* 4: a mixture by layer */
+        for (int g = 0; g < GRADIENT_REDUCTION_COUNT; g++) {
+            check_meshes("gpt2", zero, (enum gradient_reduction)g);
+            check_meshes("llama", zero, (enum gradient_reduction)g);
+        }
 }
 
 /* ---- overlap ---- */

@@ -125,6 +125,30 @@ static void test_trainer__accumulation_equals_the_full_batch(void **state)
         }
 }
 
+/* 512 tokens of 65536 logits are two chunks of the head (ir/layer.h), 256 are one. */
+static void test_trainer__chunks_of_the_head_change_rounding_only(void **state)
+{
+    (void)state;
+    struct trained_case what = base_case;
+    struct comm *alone = NULL;
+    struct error err = {0};
+    struct outcome expected = {0}, got = {0};
+    what.vocab = 65536;
+    what.seq_length = HEAD_CHUNK_TOKENS;
+    what.global_batch = what.micro_batch = 2;
+    assert_int_equal(comm_open_alone(&alone, &err), STATUS_OK);
+    train(&what, alone, &got);
+    what.micro_batch = 1;
+    train(&what, alone, &expected);
+    for (int i = 0; i < STEPS; i++)
+        assert_true(fabs(got.losses[i] / expected.losses[i] - 1) <= loss_rounding);
+    assert_true(fabs(got.losses[0] / log(65536) - 1) < 0.05);
+    assert_true(trained_distance(&got.state, &expected.state) <= weight_rounding);
+    trained_state_clear(&expected.state);
+    trained_state_clear(&got.state);
+    comm_close(alone);
+}
+
 static void test_trainer__threads_change_rounding_only(void **state)
 {
     (void)state;
@@ -274,6 +298,7 @@ int main(void)
         cmocka_unit_test(test_trainer__loss_falls),
         cmocka_unit_test(test_trainer__recompute_changes_no_bit),
         cmocka_unit_test(test_trainer__accumulation_equals_the_full_batch),
+        cmocka_unit_test(test_trainer__chunks_of_the_head_change_rounding_only),
         cmocka_unit_test(test_trainer__threads_change_rounding_only),
         cmocka_unit_test(test_trainer__bf16_stays_near_fp32),
         cmocka_unit_test(test_trainer__resume_is_bit_exact),

@@ -94,9 +94,9 @@ static void build_plan(struct plan *plan, const struct trained_case *what)
                                     .heads = 4,
                                     .kv_heads = is_llama ? 2 : 4,
                                     .ffn = is_llama ? 48 : 128,
-                                    .vocab_size = 256,
-                                    .positions = 24,
-                                    .seq_length = 17};
+                                    .vocab_size = what->vocab > 0 ? what->vocab : 256,
+                                    .positions = what->seq_length > 0 ? what->seq_length : 24,
+                                    .seq_length = what->seq_length > 0 ? what->seq_length : 17};
     *plan = (struct plan){
         .data_parallel = or_one(what->data_parallel),
         .tensor_parallel = or_one(what->tensor_parallel),

@@ -16,6 +16,7 @@ struct trained_case {
     int zero_stage;
     int threads;
     int64_t global_batch, micro_batch;
+    int64_t vocab, seq_length;        /* 0: 256 and 17 */
     struct layer_precision_mode mode; /* where a layer admits it */
     double learning_rate;
     double clip_norm;

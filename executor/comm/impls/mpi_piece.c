@@ -22,6 +22,7 @@
  *                   pairs      3.0   3.4          7.2
  *   all-reduce      MPI's      6.1   9.6 (11)    39.9
  *                   pairs      6.2   7.3         33.9 */
+#include "executor/comm/impls/mpi_bf16.h"
 #include "executor/comm/impls/mpi_comm.h"
 
 #include "base/partition.h"
@@ -117,7 +118,7 @@ static struct blocks blocks_to_sum(const struct mpi_comm *mpi, const struct mpi_
 static struct blocks blocks_of(const struct mpi_comm *mpi, const struct mpi_piece *piece)
 {
     const struct mpi_request *request = piece->request;
-    if (request->work == &mpi_work_sum)
+    if (request->work == &mpi_work_sum || request->work == &mpi_work_sum_bf16)
         return blocks_to_sum(mpi, piece);
     struct blocks blocks = {.end = SIZE_MAX};
     if (request->is_partition) {
@@ -155,7 +156,17 @@ static float *scratch_of(const struct mpi_comm *mpi, const struct mpi_piece *pie
     return piece->scratch + (size_t)(rank < mpi->base.rank ? rank : rank - 1) * blocks->length;
 }
 
-static void exchange_piece(struct mpi_comm *mpi, struct mpi_piece *piece, bool scatters)
+/* Where the messages of an exchange stand. */
+struct exchange {
+    bool scatters; /* our block comes from everybody and theirs go; else ours goes to everybody */
+    void *(*in)(const struct mpi_comm *mpi, const struct mpi_piece *piece,
+                const struct blocks *blocks, int from);
+    void *(*out)(const struct mpi_comm *mpi, const struct mpi_piece *piece,
+                 const struct blocks *blocks, int to);
+};
+
+static void exchange_piece(struct mpi_comm *mpi, struct mpi_piece *piece,
+                           const struct exchange *exchange)
 {
     struct mpi_request *request = piece->request;
     const struct mpi_message message = {.request = request, .piece = piece, .due_bytes = -1};
@@ -164,33 +175,52 @@ static void exchange_piece(struct mpi_comm *mpi, struct mpi_piece *piece, bool s
     int size = mpi->base.size, mine = mpi->base.rank;
     for (int step = 1; step < size; step++) {
         int to = (mine + step) % size, from = (mine + size - step) % size;
-        void *in = scatters ? (void *)scratch_of(mpi, piece, &blocks, from)
-                            : block_at(request, &blocks, from);
-        const void *out = block_at(request, &blocks, scatters ? to : mine);
-        int in_count = (int)block_length(&blocks, scatters ? mine : from);
-        int out_count = (int)block_length(&blocks, scatters ? to : mine);
+        int in_count = (int)block_length(&blocks, exchange->scatters ? mine : from);
+        int out_count = (int)block_length(&blocks, exchange->scatters ? to : mine);
         MPI_Request handle;
         if (in_count > 0) {
-            int code =
-                MPI_Irecv(in, in_count, request->type, from, block_tag(piece), ranks, &handle);
+            int code = MPI_Irecv(exchange->in(mpi, piece, &blocks, from), in_count, request->type,
+                                 from, block_tag(piece), ranks, &handle);
             mpi_posted(mpi, &message, code, handle);
         }
         if (out_count > 0) {
-            int code =
-                MPI_Isend(out, out_count, request->type, to, block_tag(piece), ranks, &handle);
+            int code = MPI_Isend(exchange->out(mpi, piece, &blocks, to), out_count, request->type,
+                                 to, block_tag(piece), ranks, &handle);
             mpi_posted(mpi, &message, code, handle);
         }
     }
 }
 
+static void *into_scratch(const struct mpi_comm *mpi, const struct mpi_piece *piece,
+                          const struct blocks *blocks, int from)
+{
+    return scratch_of(mpi, piece, blocks, from);
+}
+
+static void *at_place(const struct mpi_comm *mpi, const struct mpi_piece *piece,
+                      const struct blocks *blocks, int rank)
+{
+    (void)mpi;
+    return block_at(piece->request, blocks, rank);
+}
+
+static void *own_place(const struct mpi_comm *mpi, const struct mpi_piece *piece,
+                       const struct blocks *blocks, int to)
+{
+    (void)to;
+    return block_at(piece->request, blocks, mpi->base.rank);
+}
+
 static void reduce_scatter_piece(struct mpi_comm *mpi, struct mpi_piece *piece)
 {
-    exchange_piece(mpi, piece, true);
+    static const struct exchange theirs = {.scatters = true, .in = into_scratch, .out = at_place};
+    exchange_piece(mpi, piece, &theirs);
 }
 
 static void all_gather_piece(struct mpi_comm *mpi, struct mpi_piece *piece)
 {
-    exchange_piece(mpi, piece, false);
+    static const struct exchange ours = {.in = at_place, .out = own_place};
+    exchange_piece(mpi, piece, &ours);
 }
 
 static void add(float *restrict sum, const float *restrict block, size_t count)
@@ -252,7 +282,7 @@ static void gather_sums(struct mpi_comm *mpi, struct mpi_piece *piece)
     piece->is_summed = true;
     add_blocks(mpi, piece, &blocks,
                (float *)(void *)block_at(piece->request, &blocks, mpi->base.rank));
-    exchange_piece(mpi, piece, false);
+    all_gather_piece(mpi, piece);
 }
 
 const struct mpi_work mpi_work_sum = {
@@ -274,5 +304,105 @@ const struct mpi_work mpi_work_reduce_scatter = {
 const struct mpi_work mpi_work_all_gather = {
     .call = "all-gather",
     .start = all_gather_piece,
+    .pieces = block_pieces,
+};
+
+/* ---- sums that travel in bf16 ----
+ *
+ * Each rank's block is rounded where it stands, in the first half of its bytes: its fp32 is wanted
+ * no more. What arrives of a gathered sum goes to the second half, so that neither waits for the
+ * other. A window's scratch holds as many blocks of bf16 as there are ranks where it held those of
+ * all others in fp32: the last place is for our sum as it is sent. */
+
+static uint16_t *narrow_scratch(const struct mpi_piece *piece, const struct blocks *blocks,
+                                size_t place)
+{
+    return (uint16_t *)(void *)piece->scratch + place * blocks->length;
+}
+
+static void *into_narrow_scratch(const struct mpi_comm *mpi, const struct mpi_piece *piece,
+                                 const struct blocks *blocks, int from)
+{
+    return narrow_scratch(piece, blocks, (size_t)(from < mpi->base.rank ? from : from - 1));
+}
+
+static void *narrow_sum(const struct mpi_comm *mpi, const struct mpi_piece *piece,
+                        const struct blocks *blocks, int to)
+{
+    (void)to;
+    return narrow_scratch(piece, blocks, (size_t)mpi->base.size - 1);
+}
+
+static void *into_second_half(const struct mpi_comm *mpi, const struct mpi_piece *piece,
+                              const struct blocks *blocks, int from)
+{
+    (void)mpi;
+    return block_at(piece->request, blocks, from) + block_length(blocks, from) * sizeof(uint16_t);
+}
+
+static void reduce_scatter_bf16_piece(struct mpi_comm *mpi, struct mpi_piece *piece)
+{
+    static const struct exchange theirs = {
+        .scatters = true, .in = into_narrow_scratch, .out = at_place};
+    const struct blocks blocks = blocks_of(mpi, piece);
+    for (int rank = 0; rank < mpi->base.size; rank++)
+        if (rank != mpi->base.rank)
+            (void)bf16_narrow_in_place((float *)(void *)block_at(piece->request, &blocks, rank),
+                                       block_length(&blocks, rank));
+    exchange_piece(mpi, piece, &theirs);
+}
+
+/* Our block of the piece: those of all ranks added into `sum`. */
+static void add_bf16_blocks(const struct mpi_comm *mpi, const struct mpi_piece *piece,
+                            const struct blocks *blocks, float *sum)
+{
+    const struct bf16_blocks all = {
+        .own = (const float *)(void *)block_at(piece->request, blocks, mpi->base.rank),
+        .others = narrow_scratch(piece, blocks, 0),
+        .stride = blocks->length,
+        .ranks = mpi->base.size,
+        .mine = mpi->base.rank,
+    };
+    bf16_add(sum, &all, block_length(blocks, mpi->base.rank));
+}
+
+static void scatter_bf16_sums(struct mpi_comm *mpi, struct mpi_piece *piece)
+{
+    const struct blocks blocks = blocks_of(mpi, piece);
+    add_bf16_blocks(mpi, piece, &blocks, (float *)(void *)piece->request->out + blocks.first);
+}
+
+/* First our block's sum, rounded as everybody gets it; then what has come of theirs. */
+static void gather_bf16_sums(struct mpi_comm *mpi, struct mpi_piece *piece)
+{
+    static const struct exchange ours = {.in = into_second_half, .out = narrow_sum};
+    const struct blocks blocks = blocks_of(mpi, piece);
+    int mine = mpi->base.rank;
+    float *own = (float *)(void *)block_at(piece->request, &blocks, mine);
+    for (int rank = 0; piece->is_summed && rank < mpi->base.size; rank++)
+        if (rank != mine)
+            bf16_widen_in_place((float *)(void *)block_at(piece->request, &blocks, rank),
+                                block_length(&blocks, rank));
+    if (piece->is_summed)
+        return;
+    piece->is_summed = true;
+    add_bf16_blocks(mpi, piece, &blocks, own);
+    bf16_round(own, narrow_sum(mpi, piece, &blocks, mine), block_length(&blocks, mine));
+    exchange_piece(mpi, piece, &ours);
+}
+
+const struct mpi_work mpi_work_sum_bf16 = {
+    .call = "all-reduce",
+    .adds = true,
+    .start = reduce_scatter_bf16_piece,
+    .advance = gather_bf16_sums,
+    .pieces = all_reduce_pieces,
+};
+
+const struct mpi_work mpi_work_reduce_scatter_bf16 = {
+    .call = "reduce-scatter",
+    .adds = true,
+    .start = reduce_scatter_bf16_piece,
+    .advance = scatter_bf16_sums,
     .pieces = block_pieces,
 };

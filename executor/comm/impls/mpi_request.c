@@ -78,31 +78,58 @@ enum status mpi_collective_start(struct mpi_comm *mpi, struct mpi_lane *lane,
     return STATUS_OK;
 }
 
+static enum status all_reduce_start(struct comm *comm, float *data, size_t count,
+                                    const struct mpi_work *work, MPI_Datatype type,
+                                    struct comm_request **out, struct error *err)
+{
+    struct mpi_comm *mpi = (struct mpi_comm *)comm;
+    const struct mpi_request request = {.work = work,
+                                        .data = (char *)data,
+                                        .count = count,
+                                        .type = type,
+                                        .element_bytes = sizeof(*data)};
+    return mpi_collective_start(mpi, &mpi->queue, &request, out, err);
+}
+
 enum status mpi_all_reduce_start(struct comm *comm, float *data, size_t count,
                                  struct comm_request **out, struct error *err)
 {
+    return all_reduce_start(comm, data, count, &mpi_work_sum, MPI_FLOAT, out, err);
+}
+
+enum status mpi_all_reduce_bf16_start(struct comm *comm, float *data, size_t count,
+                                      struct comm_request **out, struct error *err)
+{
+    return all_reduce_start(comm, data, count, &mpi_work_sum_bf16, MPI_UINT16_T, out, err);
+}
+
+static enum status reduce_scatter_start(struct comm *comm, float *data, size_t count,
+                                        const struct mpi_work *work, MPI_Datatype type,
+                                        struct comm_request **out, struct error *err)
+{
     struct mpi_comm *mpi = (struct mpi_comm *)comm;
-    const struct mpi_request request = {.work = &mpi_work_sum,
+    const struct mpi_request request = {.work = work,
                                         .data = (char *)data,
+                                        .out = (char *)data,
                                         .count = count,
-                                        .type = MPI_FLOAT,
+                                        .is_partition = true,
+                                        .type = type,
                                         .element_bytes = sizeof(*data)};
+    assert(count == partition_padded(count, comm->size));
     return mpi_collective_start(mpi, &mpi->queue, &request, out, err);
 }
 
 enum status mpi_reduce_scatter_start(struct comm *comm, float *data, size_t count,
                                      struct comm_request **out, struct error *err)
 {
-    struct mpi_comm *mpi = (struct mpi_comm *)comm;
-    const struct mpi_request request = {.work = &mpi_work_reduce_scatter,
-                                        .data = (char *)data,
-                                        .out = (char *)data,
-                                        .count = count,
-                                        .is_partition = true,
-                                        .type = MPI_FLOAT,
-                                        .element_bytes = sizeof(*data)};
-    assert(count == partition_padded(count, comm->size));
-    return mpi_collective_start(mpi, &mpi->queue, &request, out, err);
+    return reduce_scatter_start(comm, data, count, &mpi_work_reduce_scatter, MPI_FLOAT, out, err);
+}
+
+enum status mpi_reduce_scatter_bf16_start(struct comm *comm, float *data, size_t count,
+                                          struct comm_request **out, struct error *err)
+{
+    return reduce_scatter_start(comm, data, count, &mpi_work_reduce_scatter_bf16, MPI_UINT16_T, out,
+                                err);
 }
 
 enum status mpi_all_gather_start(struct comm *comm, void *data, size_t count, size_t element_bytes,
