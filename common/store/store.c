@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 
 /* In the header of the file: "tmpr", and the version of the schema in docs/store.md. */
-enum { APPLICATION_ID = 0x746d7072, OLDEST_VERSION = 1, SCHEMA_VERSION = 2 };
+enum { APPLICATION_ID = 0x746d7072, OLDEST_VERSION = 1, SCHEMA_VERSION = 3 };
 
 enum { BUSY_TIMEOUT_MS = 10000 };
 
@@ -37,27 +37,44 @@ static enum status create_schema(struct store *store, struct error *err)
  * waiting alone, and those of compute had none in them. */
 #define VERSION_1_WAITED_NS "CASE stream WHEN 'comm' THEN end_ns - start_ns ELSE 0 END"
 
-static enum status migrate(struct store *store, struct error *err)
+/* Version 3 has which kernel attention was measured with, and the copy rate of a run. What each
+ * version lacks of the next; the same columns are added for good by a writer and for one connection
+ * by a reader. */
+static const struct step {
+    const char *migrate, *view;
+} steps[SCHEMA_VERSION] = {
+    [1] = {.migrate = "ALTER TABLE event ADD COLUMN waited_ns INTEGER NOT NULL DEFAULT 0;"
+                      "UPDATE event SET waited_ns = " VERSION_1_WAITED_NS ";",
+           .view = "CREATE TEMP VIEW event AS SELECT id, run_id, start_ns, end_ns, step, rank, "
+                   "layer, micro_batch, stream, phase, live_bytes, " VERSION_1_WAITED_NS
+                   " AS waited_ns FROM main.event;"},
+    [2] = {.migrate = "ALTER TABLE measurement ADD COLUMN attention TEXT NOT NULL DEFAULT 'plain';"
+                      "ALTER TABLE run ADD COLUMN copy_bytes_s REAL;",
+           .view = "CREATE TEMP VIEW measurement AS SELECT *, 'plain' AS attention "
+                   "FROM main.measurement;"
+                   "CREATE TEMP VIEW run AS SELECT *, NULL AS copy_bytes_s FROM main.run;"},
+};
+
+static enum status migrate(struct store *store, int64_t version, struct error *err)
 {
-    char sql[256];
-    snprintf(sql, sizeof(sql),
-             "ALTER TABLE event ADD COLUMN waited_ns INTEGER NOT NULL DEFAULT 0;"
-             "UPDATE event SET waited_ns = " VERSION_1_WAITED_NS ";"
-             "PRAGMA user_version = %d;",
-             SCHEMA_VERSION);
-    return sql_execute(store, sql, "bringing the store to the present version", err);
+    char pragma[64];
+    for (; version < SCHEMA_VERSION; version++)
+        TRY(sql_execute(store, steps[version].migrate, "bringing the store to the present version",
+                        err));
+    snprintf(pragma, sizeof(pragma), "PRAGMA user_version = %d;", SCHEMA_VERSION);
+    return sql_execute(store, pragma, "bringing the store to the present version", err);
 }
 
 /* A reader leaves an old store as it is, which it may not even be allowed to write: for this
- * connection only, a view stands before the table and has the column that the table lacks. */
-static enum status read_old(struct store *store, struct error *err)
+ * connection only, views stand before the tables and have the columns that the tables lack. A
+ * writer may add them meanwhile: of two columns of one name the table's own stands first. */
+static enum status read_old(struct store *store, int64_t version, struct error *err)
 {
-    return sql_execute(store,
-                       "PRAGMA temp_store = MEMORY;"
-                       "CREATE TEMP VIEW event AS SELECT id, run_id, start_ns, end_ns, step, rank, "
-                       "layer, micro_batch, stream, phase, live_bytes, " VERSION_1_WAITED_NS
-                       " AS waited_ns FROM main.event;",
-                       "reading a store of an older version", err);
+    static const char doing[] = "reading a store of an older version";
+    TRY(sql_execute(store, "PRAGMA temp_store = MEMORY;", doing, err));
+    for (; version < SCHEMA_VERSION; version++)
+        TRY(sql_execute(store, steps[version].view, doing, err));
+    return STATUS_OK;
 }
 
 /* ---- opening ---- */
@@ -130,7 +147,7 @@ static enum status create_or_migrate(struct store *store, struct error *err)
     if (status == STATUS_OK && version == 0)
         status = create_schema(store, err);
     else if (status == STATUS_OK && version < SCHEMA_VERSION)
-        status = migrate(store, err);
+        status = migrate(store, version, err);
     if (status == STATUS_OK)
         return store_commit(store, err);
     store_rollback(store);
@@ -157,7 +174,7 @@ static enum status prepare(struct store *store, enum store_mode mode, struct err
                          "%s: an empty file, not a store; `temper profile --store %s` makes one",
                          store->path, store->path);
     if (version < SCHEMA_VERSION)
-        TRY(read_old(store, err));
+        TRY(read_old(store, version, err));
     return sql_execute(store, "PRAGMA query_only = ON", "opening", err);
 }
 

@@ -73,7 +73,8 @@ const char *metric_unit(enum metric metric); /* "s", "J", "B", "W", "1", "FLOP/s
 
 enum { SUBJECT_BYTES = 128 };
 
-/* One row. The key is (subject, metric, precision, recompute, micro_batch, ranks, threads, bytes);
+/* One row. The key is all but the figures: subject, metric, precision, recompute, attention,
+ * micro_batch, ranks, threads, bytes;
  * a newer session's row for the same key and host stands before an older one. */
 struct measurement {
     char subject[SUBJECT_BYTES]; /* layer_part_key(), "machine", or of a link "all-reduce/n2/x1":
@@ -81,10 +82,11 @@ struct measurement {
     enum metric metric;
     enum precision precision;
     enum recompute recompute;
-    int64_t micro_batch; /* sequences; 0 where it does not apply */
-    int ranks;           /* that worked at the same time */
-    int threads;         /* of each rank */
-    int64_t bytes;       /* message size; 0 where it does not apply */
+    enum attention_kernel attention; /* of attention layers; else plain */
+    int64_t micro_batch;             /* sequences; 0 where it does not apply */
+    int ranks;                       /* that worked at the same time */
+    int threads;                     /* of each rank */
+    int64_t bytes;                   /* message size; 0 where it does not apply */
     uint64_t n;
     double mean;
     double deviation;
@@ -145,6 +147,7 @@ struct run_info {
     int64_t layout_bytes;           /* what the plan's layout took, of the fullest rank */
     int64_t peak_bytes;             /* highest resident memory of any rank */
     double matmul_flops;            /* the peak that the step line's share is of; 0 unknown */
+    double copy_bytes_s;            /* of all ranks' copies, read + written; 0 unknown */
     struct quantity energy_j;       /* whole run, all ranks; may be absent */
     int64_t skipped_steps;          /* gradient not finite */
 };

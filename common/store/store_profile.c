@@ -69,6 +69,7 @@ static const struct column measurement_columns[] = {
     COLUMN_NAMED(struct measurement, metric, "unit", COLUMN_SHOWN, &metric_units),
     COLUMN_NAMED(struct measurement, precision, "precision", COLUMN_NAME, &precision_names),
     COLUMN_NAMED(struct measurement, recompute, "recompute", COLUMN_NAME, &recompute_names),
+    COLUMN_NAMED(struct measurement, attention, "attention", COLUMN_NAME, &attention_kernel_names),
     COLUMN(struct measurement, micro_batch, "micro_batch", COLUMN_INT),
     COLUMN(struct measurement, ranks, "ranks", COLUMN_INT),
     COLUMN(struct measurement, threads, "threads", COLUMN_INT),
@@ -166,7 +167,8 @@ static enum status not_of_this_host(struct store *store, const char *host, struc
 /* Of the rows that share a key, the one of the newest session, and of that the last. */
 static const char newest_of_each_key[] =
     "WHERE id IN (SELECT id FROM (SELECT m.id AS id, row_number() OVER (PARTITION BY subject, "
-    "metric, precision, recompute, micro_batch, ranks, threads, bytes ORDER BY session_id DESC, "
+    "metric, precision, recompute, attention, micro_batch, ranks, threads, bytes ORDER BY "
+    "session_id DESC, "
     "m.id DESC) AS age FROM measurement AS m JOIN session ON session.id = session_id WHERE host = "
     "?) WHERE age = 1) ORDER BY id";
 

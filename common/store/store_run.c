@@ -37,6 +37,7 @@ static const struct column run_columns[] = {
     COLUMN(struct run_info, layout_bytes, "layout_bytes", COLUMN_INT),
     COLUMN(struct run_info, peak_bytes, "peak_bytes", COLUMN_INT),
     COLUMN(struct run_info, matmul_flops, "matmul_flops", COLUMN_REAL),
+    COLUMN(struct run_info, copy_bytes_s, "copy_bytes_s", COLUMN_REAL),
     COLUMN_TRUSTED(struct run_info, energy_j.value, "energy_j", energy_j.provenance),
     COLUMN_TRUSTED(struct run_info, energy_j.deviation, "energy_deviation_j", energy_j.provenance),
     COLUMN_NAMED(struct run_info, energy_j.provenance, "energy_provenance", COLUMN_NAME,

@@ -171,6 +171,7 @@ struct run_info example_run(int64_t plan_id)
         .process_bytes_at_start = 30000000,
         .layout_bytes = 123456789,
         .matmul_flops = 5e10,
+        .copy_bytes_s = 9e9,
         .energy_j = quantity_absent(),
     };
 }

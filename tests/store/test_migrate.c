@@ -1,9 +1,11 @@
-/* Stores of version 1 are read as they are and brought to the present version by whoever writes. */
+/* Stores of versions 1 and 2 are read as they are and brought to the present version by whoever
+ * writes. */
 #include "support.h"
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/rng.h"
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { FEW_EVENTS = 7, MANY_EVENTS = 8000, ROUNDS = 20 };
+enum { FEW_EVENTS = 7, MANY_EVENTS = 8000, ROUNDS = 20, NEWEST = 3 };
 
 static struct event old_event(int i)
 {
@@ -25,6 +27,15 @@ static struct event old_event(int i)
         .phase = i % 2 ? PHASE_GRAD_REDUCE : PHASE_FORWARD,
         .live_bytes = (uint64_t)i,
     };
+}
+
+/* As version 2 had it: without the kernel of a measurement and the copy rate of a run. */
+static void make_version_2(struct store *store)
+{
+    OK(sql_execute(store,
+                   "ALTER TABLE measurement DROP COLUMN attention;"
+                   "ALTER TABLE run DROP COLUMN copy_bytes_s; PRAGMA user_version = 2;",
+                   "testing", &err_));
 }
 
 /* A run with events in a store as version 1 had it: its table of events is the one in this text. */
@@ -54,6 +65,11 @@ static void make_old(const char *path, int event_count)
         events[i] = old_event(i);
     OK(store_run_events_add(store, run.id, events, (size_t)event_count, &err_));
     free(events);
+    struct profile_session session = example_session("here");
+    struct measurement row = example_measurement();
+    OK(store_profile_begin(store, &session, &err_));
+    OK(store_measurement_add(store, session.id, &row, &err_));
+    make_version_2(store);
     OK(sql_execute(store, "CREATE TABLE kept AS SELECT * FROM event", "testing", &err_));
     OK(sql_execute(store, sql, "testing", &err_));
     store_close(store);
@@ -85,7 +101,21 @@ static void assert_events(struct store *store, int event_count)
         assert_int_equal(found->live_bytes, sent.live_bytes);
         assert_int_equal(found->waited_ns, i % 2 ? 10 + i % 5 : 0);
     }
+    assert_true(isnan(record.info.copy_bytes_s)); /* was not recorded */
     run_record_free(&record);
+}
+
+/* Nobody timed attention in tiles then. */
+static void assert_measurements(struct store *store)
+{
+    struct measurement_list list;
+    struct measurement sent = example_measurement();
+    OK(store_measurements_load(store, NULL, &list, NULL, &err_));
+    assert_int_equal(list.count, 1);
+    assert_int_equal(list.rows[0].attention, ATTENTION_PLAIN);
+    assert_int_equal(list.rows[0].micro_batch, sent.micro_batch);
+    assert_true(list.rows[0].mean == sent.mean);
+    measurement_list_free(&list);
 }
 
 static void test_migrate__a_writer_brings_it_to_the_present_version(void **state)
@@ -96,9 +126,10 @@ static void test_migrate__a_writer_brings_it_to_the_present_version(void **state
     make_old(path, FEW_EVENTS);
     for (int time = 0; time < 2; time++) {
         OK(store_open(&store, path, STORE_CREATE, &err_));
-        assert_int_equal(version_of(store), 2);
+        assert_int_equal(version_of(store), NEWEST);
         assert_true(has_column(store));
         assert_events(store, FEW_EVENTS);
+        assert_measurements(store);
         assert_sound(store);
         store_close(store);
     }
@@ -120,8 +151,40 @@ static void test_migrate__a_reader_leaves_it_as_it_is(void **state)
         assert_int_equal(version_of(store), 1);
         assert_false(has_column(store));
         assert_events(store, FEW_EVENTS);
+        assert_measurements(store);
         store_close(store);
     }
+}
+
+static void test_migrate__version_2_is_read_and_brought_up(void **state)
+{
+    (void)state;
+    static const enum store_mode modes[] = {STORE_READ, STORE_CREATE, STORE_READ};
+    static const int64_t versions[] = {2, NEWEST, NEWEST};
+    const char *path = in_folder("second.db");
+    struct profile_session session = example_session("here");
+    struct measurement row = example_measurement();
+    struct store *store = open_new(path);
+    OK(store_profile_begin(store, &session, &err_));
+    OK(store_measurement_add(store, session.id, &row, &err_));
+    make_version_2(store);
+    store_close(store);
+    for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+        OK(store_open(&store, path, modes[i], &err_));
+        assert_int_equal(version_of(store), versions[i]);
+        assert_measurements(store);
+        store_close(store);
+    }
+    /* Of the same work by another kernel both rows count. */
+    OK(store_open(&store, path, STORE_CREATE, &err_));
+    struct measurement_list list;
+    row.attention = ATTENTION_TILED;
+    OK(store_measurement_add(store, session.id, &row, &err_));
+    OK(store_measurements_load(store, NULL, &list, NULL, &err_));
+    assert_int_equal(list.count, 2);
+    assert_int_equal(list.rows[1].attention, ATTENTION_TILED);
+    measurement_list_free(&list);
+    store_close(store);
 }
 
 /* While a reader has the old store open, a writer may change it: the reader goes on. */
@@ -134,8 +197,9 @@ static void test_migrate__a_reader_survives_the_writer(void **state)
     OK(store_open(&reader, path, STORE_READ, &err_));
     OK(store_open(&writer, path, STORE_CREATE, &err_));
     store_close(writer);
-    assert_int_equal(version_of(reader), 2);
+    assert_int_equal(version_of(reader), NEWEST);
     assert_events(reader, FEW_EVENTS);
+    assert_measurements(reader);
     store_close(reader);
 }
 
@@ -203,14 +267,14 @@ static void test_migrate__kill_9_leaves_the_old_or_the_new(void **state)
         struct store *store;
         OK(store_open(&store, path, STORE_READ, &err_));
         int64_t version = version_of(store);
-        assert_int_equal(has_column(store), version == 2);
+        assert_int_equal(has_column(store), version == NEWEST);
         assert_sound(store);
         assert_events(store, MANY_EVENTS);
         store_close(store);
         old += version == 1;
-        new += version == 2;
+        new += version == NEWEST;
         OK(store_open(&store, path, STORE_CREATE, &err_));
-        assert_int_equal(version_of(store), 2);
+        assert_int_equal(version_of(store), NEWEST);
         assert_events(store, MANY_EVENTS);
         store_close(store);
     }
@@ -224,6 +288,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_migrate__a_writer_brings_it_to_the_present_version),
         cmocka_unit_test(test_migrate__a_reader_leaves_it_as_it_is),
+        cmocka_unit_test(test_migrate__version_2_is_read_and_brought_up),
         cmocka_unit_test(test_migrate__a_reader_survives_the_writer),
         cmocka_unit_test(test_migrate__a_read_only_one_is_read),
         cmocka_unit_test(test_migrate__kill_9_leaves_the_old_or_the_new),

@@ -75,7 +75,7 @@ static void test_store__made_once_and_kept(void **state)
     OK(store_open(&store, path, STORE_CREATE, &err_));
     assert_int_equal(query(store, "SELECT count(*) FROM measurement"), 3);
     assert_int_equal(query(store, "PRAGMA application_id"), 0x746d7072);
-    assert_int_equal(query(store, "PRAGMA user_version"), 2);
+    assert_int_equal(query(store, "PRAGMA user_version"), 3);
     assert_int_equal(query(store, "PRAGMA foreign_keys"), 1);
     assert_sound(store);
     store_close(store);
@@ -128,7 +128,7 @@ static void test_store__a_newer_version_is_refused_by_number(void **state)
 {
     (void)state;
     const char *path = in_folder("newer.db");
-    static const char *const versions[] = {"3", "41", "2147483647"};
+    static const char *const versions[] = {"4", "41", "2147483647"};
     for (size_t i = 0; i < COUNT(versions); i++) {
         struct store *store = open_new(path);
         char pragma[64];
@@ -139,7 +139,7 @@ static void test_store__a_newer_version_is_refused_by_number(void **state)
         snprintf(expected, sizeof(expected), "version %s,", versions[i]);
         for (int mode = STORE_READ; mode <= STORE_CREATE; mode++)
             FAILS(STATUS_UNSUPPORTED, store_open(&store, path, (enum store_mode)mode, &err_), path,
-                  expected, "newer temper", "reads versions 1 to 2");
+                  expected, "newer temper", "reads versions 1 to 3");
     }
     struct store *store = open_new(path);
     OK(sql_execute(store, "PRAGMA user_version = -3", "testing", &err_));

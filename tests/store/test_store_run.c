@@ -86,6 +86,7 @@ static void test_store_run__information_comes_back_and_changes(void **state)
     assert_int_equal(record.info.layout_bytes, run.layout_bytes);
     assert_int_equal(record.info.peak_bytes, run.peak_bytes);
     assert_true(record.info.matmul_flops == run.matmul_flops);
+    assert_true(record.info.copy_bytes_s == run.copy_bytes_s);
     assert_same_quantity(record.info.energy_j, joules);
     assert_int_equal(record.info.skipped_steps, 1);
     run_record_free(&record);
