@@ -14,7 +14,7 @@ struct text;
 
 struct block_mode {
     enum recompute recompute;
-    enum arithmetic arithmetic; /* of its products: the layout's, or fp8 in a layout of 16 bit */
+    enum arithmetic arithmetic; /* of its products: see layout_admits_arithmetic */
     bool offload;               /* what it keeps for the backward pass waits in the host's memory */
 };
 

@@ -110,6 +110,16 @@ double efficiency_floor(const struct efficiency_curve *curve, double size)
     return before < after ? before : after;
 }
 
+bool cluster_is_slower_in(const struct cluster *cluster, enum arithmetic a, enum arithmetic b)
+{
+    for (size_t i = 0; i < cluster->group_count; i++) {
+        const double *peaks = cluster->groups[i].device.peak_flops;
+        if (peaks[a] >= peaks[b])
+            return false;
+    }
+    return true;
+}
+
 int64_t cluster_devices(const struct cluster *cluster)
 {
     int64_t devices = 0;

@@ -25,6 +25,11 @@ enum arithmetic {
 };
 const char *arithmetic_name(enum arithmetic arithmetic); /* "fp32", "tf32", ... */
 bool arithmetic_parse(const char *name, enum arithmetic *out);
+/* Some of them, none twice. */
+struct arithmetic_list {
+    enum arithmetic items[ARITHMETIC_COUNT];
+    size_t count;
+};
 
 /* What a device does, by what bounds it. */
 enum operation {
@@ -122,6 +127,8 @@ bool cluster_of_device(const char *device_name, int64_t devices, struct cluster 
 bool cluster_set_network(struct cluster *cluster, const char *network);
 /* Every relation between what is given; messages name `where` and the key. */
 enum status cluster_validate(const struct cluster *cluster, const char *where, struct error *err);
+/* Is the peak of `a` below that of `b` on every device? */
+bool cluster_is_slower_in(const struct cluster *cluster, enum arithmetic a, enum arithmetic b);
 /* Is all there that predicting time and memory in this arithmetic needs? STATUS_INVALID names
  * `where` and the first key that is missing. `cluster` has passed cluster_validate. */
 enum status cluster_check_planning(const struct cluster *cluster, enum arithmetic arithmetic,

@@ -59,6 +59,12 @@ enum status export_ops_check(const struct export_ops *ops, const struct plan *pl
     return ops->check(plan, err);
 }
 
+void export_note_gradients(const struct export_job *job, const char *why, struct text *notes)
+{
+    if (job->plan->gradient_reduction == GRADIENTS_BF16)
+        text_printf(notes, "gradients are summed over the ranks in fp32, not in bf16: %s\n", why);
+}
+
 enum status export_check(enum export_target target, const struct plan *plan, struct error *err)
 {
     return export_ops_check(targets[target], plan, err);

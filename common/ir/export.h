@@ -70,6 +70,7 @@ enum handover_field {
     HANDOVER_STAGES,
     HANDOVER_SEQUENCE,
     HANDOVER_ARITHMETIC, /* of blocks; a target may be slower than the plan, never less exact */
+    HANDOVER_ATTENTION,  /* fused or not */
     HANDOVER_RECOMPUTE,
     HANDOVER_OFFLOAD_ACTIVATIONS,
     HANDOVER_OFFLOAD_OPTIMIZER,

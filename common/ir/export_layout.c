@@ -132,6 +132,8 @@ static struct export_job job_of(const struct plan *plan, const struct own_layout
         .context = layout->context,
         .shard = layout->zero_stage > 0 ? layout->shard : layout->data * layout->context,
         .optimizer_away = layout->offload_optimizer,
+        .unfused = !layout->fused_attention,
+        .serial = !layout->overlap_gradients && !layout->overlap_parameters,
         .fp8 = has_fp8(own),
         .first_16_bit = ways->first_16_bit,
         .last_16_bit = ways->last_16_bit,

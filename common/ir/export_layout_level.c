@@ -136,6 +136,33 @@ static void sequence_text(const struct leveller *leveller, const struct way *way
     snprintf(text, EXPORT_TEXT_BYTES, "sequence parallelism %s", way->value ? "on" : "off");
 }
 
+/* ---- attention ---- */
+
+static enum status attention_ways(const struct leveller *leveller, struct ways *out,
+                                  struct error *err)
+{
+    bool is_fused = layout_of(leveller)->fused_attention;
+    (void)err;
+    ways_add(out, is_fused || !leveller->ops->unfused_attention, 0);
+    return STATUS_OK;
+}
+
+static size_t attention_apply(const struct leveller *leveller, const struct way *way)
+{
+    struct layout *layout = layout_of(leveller);
+    if (layout->fused_attention == (way->value != 0))
+        return 0;
+    layout->fused_attention = way->value != 0;
+    return (size_t)leveller->model->blocks;
+}
+
+static void attention_text(const struct leveller *leveller, const struct way *way,
+                           char text[EXPORT_TEXT_BYTES])
+{
+    (void)leveller;
+    snprintf(text, EXPORT_TEXT_BYTES, "fused attention %s", way->value ? "on" : "off");
+}
+
 /* ---- arithmetic ---- */
 
 /* What the layout is in without fp8. */
@@ -193,7 +220,7 @@ static enum status arithmetic_ways(const struct leveller *leveller, struct ways 
     return STATUS_OK;
 }
 
-/* Of no fp8 at all the layout's own arithmetic is another, too. */
+/* Of no fp8 or tf32 at all the layout's own arithmetic is another, too. */
 static size_t arithmetic_apply(const struct leveller *leveller, const struct way *way)
 {
     struct own_blocks *blocks = leveller->own->blocks;
@@ -208,7 +235,7 @@ static size_t arithmetic_apply(const struct leveller *leveller, const struct way
         if (!is_kept)
             *has = base;
     }
-    if (changed > 0)
+    if (changed > 0 || layout->arithmetic == ARITHMETIC_TF32)
         layout->arithmetic = base;
     return changed;
 }
@@ -510,6 +537,7 @@ static const struct field_rule {
     [HANDOVER_STAGES] = {"stage", stage_ways, stage_apply, stage_text},
     [HANDOVER_SEQUENCE] = {"sequence_parallel", sequence_ways, sequence_apply, sequence_text},
     [HANDOVER_ARITHMETIC] = {"arithmetic", arithmetic_ways, arithmetic_apply, arithmetic_text},
+    [HANDOVER_ATTENTION] = {"fused_attention", attention_ways, attention_apply, attention_text},
     [HANDOVER_RECOMPUTE] = {"recompute", recompute_ways, recompute_apply, recompute_text},
     [HANDOVER_OFFLOAD_ACTIVATIONS] = {"offload_activations", offload_ways, offload_apply,
                                       offload_text},

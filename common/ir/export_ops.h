@@ -49,6 +49,8 @@ struct export_job {
     int64_t context;                   /* data-parallel ranks that share a sequence */
     int64_t shard;                     /* data-parallel ranks that share ZeRO's state; all */
     bool optimizer_away;               /* on the host */
+    bool unfused;                      /* attention has its s x s matrix in memory */
+    bool serial;                       /* communication does not overlap with compute */
     bool fp8;                          /* of some blocks */
     int64_t first_16_bit, last_16_bit; /* of EXPORT_FP8_INNER: blocks in bf16 at either end */
     int64_t offloaded;                 /* blocks whose activations wait on the host */
@@ -59,6 +61,9 @@ int64_t export_stage_blocks(const struct plan *plan, int virtual_stage);
 
 /* Of a job with a layout: which block of its block plan is this one of the model's? */
 int64_t export_planned_block(const struct export_job *job, int64_t block);
+
+/* Where gradients of the plan travel in bf16 and the target sends fp32: says so. */
+void export_note_gradients(const struct export_job *job, const char *why, struct text *notes);
 
 struct export_ops {
     const char *name;  /* "megatron" */
@@ -74,6 +79,7 @@ struct export_ops {
     enum framework framework; /* whose time and memory the target has */
     bool balances_stages;     /* no others than layout_stage_blocks's of a uniform layout */
     bool own_recompute;       /* each block its own */
+    bool unfused_attention;   /* can it keep the s x s matrix in memory? */
     enum export_fp8 fp8;
     enum export_offload offload;
     bool optimizer_away;   /* can it be on the host? */

@@ -12,12 +12,6 @@ uint64_t footprint_region_bytes(uint64_t bytes)
     return (bytes + align - 1) / align * align;
 }
 
-static struct layer_precision_mode mode_of(const struct plan *plan, size_t layer)
-{
-    return (struct layer_precision_mode){.precision = plan->layers[layer].precision,
-                                         .recompute = plan->layers[layer].recompute};
-}
-
 /* ---- one layer ---- */
 
 uint64_t footprint_saved_bytes(const struct model *model, const struct layer_part *part,
@@ -38,7 +32,7 @@ uint64_t footprint_scratch_bytes(const struct plan *plan, size_t layer)
     struct layer_part part = mesh_part(plan, layer, 0);
     struct micro_batch_shape shape = mesh_shape(plan, layer);
     uint64_t bytes = footprint_region_bytes(
-        part_scratch_bytes(&plan->model, &part, mode_of(plan, layer), &shape));
+        part_scratch_bytes(&plan->model, &part, strategy_mode(&plan->layers[layer]), &shape));
     struct layer_state state;
     layer_state_of(plan, layer, &state);
     if (state.gather_bytes == 0 && state.gradient_bytes == 0)
@@ -132,7 +126,7 @@ void plan_footprint(const struct plan *plan, int stage, struct footprint *out)
         int64_t in_flight = schedule_in_flight(&schedule, stage, mesh_layer_chunk(plan, i));
         terms[MEMORY_ACTIVATIONS] +=
             (uint64_t)in_flight *
-            footprint_saved_bytes(&plan->model, &part, mode_of(plan, i), &shape);
+            footprint_saved_bytes(&plan->model, &part, strategy_mode(&plan->layers[i]), &shape);
         uint64_t layer_scratch = footprint_scratch_bytes(plan, i);
         if (layer_scratch > scratch_bytes)
             scratch_bytes = layer_scratch;

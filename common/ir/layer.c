@@ -31,10 +31,15 @@ static const char *const phases[PHASE_COUNT] = {
     [PHASE_OPTIMIZER] = "optimizer",
     [PHASE_OTHER] = "other",
 };
+static const char *const attention_kernels[ATTENTION_KERNEL_COUNT] = {
+    [ATTENTION_PLAIN] = "plain",
+    [ATTENTION_TILED] = "tiled",
+};
 const struct name_list layer_kind_names = {kinds, LAYER_KIND_COUNT};
 const struct name_list precision_names = {precisions, PRECISION_COUNT};
 const struct name_list recompute_names = {recomputes, RECOMPUTE_COUNT};
 const struct name_list phase_names = {phases, PHASE_COUNT};
+const struct name_list attention_kernel_names = {attention_kernels, ATTENTION_KERNEL_COUNT};
 
 static const struct {
     bool admits_recompute[RECOMPUTE_COUNT];
@@ -81,6 +86,18 @@ const char *phase_name(enum phase phase)
     return name_of(&phase_names, phase);
 }
 
+const char *attention_kernel_name(enum attention_kernel kernel)
+{
+    return name_of(&attention_kernel_names, kernel);
+}
+
+const char *layer_mode_text(enum recompute recompute, enum attention_kernel kernel)
+{
+    static const char *const tiled[RECOMPUTE_COUNT] = {"none, tiled", "selective, tiled",
+                                                       "full, tiled"};
+    return kernel == ATTENTION_TILED ? tiled[recompute] : recompute_name(recompute);
+}
+
 bool layer_kind_parse(const char *name, enum layer_kind *out)
 {
     unsigned value;
@@ -117,6 +134,15 @@ bool phase_parse(const char *name, enum phase *out)
     return true;
 }
 
+bool attention_kernel_parse(const char *name, enum attention_kernel *out)
+{
+    unsigned value;
+    if (!name_parse(&attention_kernel_names, name, &value))
+        return false;
+    *out = (enum attention_kernel)value;
+    return true;
+}
+
 uint64_t precision_bytes(enum precision precision)
 {
     return precision == PRECISION_FP32 ? 4 : 2;
@@ -130,6 +156,13 @@ bool layer_admits_recompute(enum layer_kind kind, enum recompute recompute)
 bool layer_admits_precision(enum layer_kind kind, enum precision precision)
 {
     return admitted[kind].admits_precision[precision];
+}
+
+bool layer_admits_kernel(enum layer_kind kind, enum attention_kernel kernel,
+                         enum recompute recompute)
+{
+    return kernel == ATTENTION_PLAIN ||
+           (kind == LAYER_ATTENTION && recompute != RECOMPUTE_SELECTIVE);
 }
 
 /* ---- parts ---- */

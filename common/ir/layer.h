@@ -24,6 +24,14 @@ enum recompute {
     RECOMPUTE_COUNT
 };
 
+/* How the attention layer goes from q, k and v to the context. */
+enum attention_kernel {
+    ATTENTION_PLAIN, /* a row of scores at a time; the probabilities can be kept */
+    ATTENTION_TILED, /* blocks of scores that are never stored (Dao et al. 2022): of each row its
+                        log-sum-exp is kept, and backward makes the scores again */
+    ATTENTION_KERNEL_COUNT
+};
+
 /* The phases of a layer's work in a step. Those of communication count only what compute does not
  * hide: the time that the rank waits. */
 enum phase {
@@ -50,16 +58,24 @@ const char *layer_kind_name(enum layer_kind kind);    /* "embedding", "attention
 const char *precision_name(enum precision precision); /* "fp32", "bf16", "fp16" */
 const char *recompute_name(enum recompute recompute); /* "none", "selective", "full" */
 const char *phase_name(enum phase phase);             /* "forward", ... */
+const char *attention_kernel_name(enum attention_kernel kernel); /* "plain", "tiled" */
+/* What is kept and by which kernel, in words: "full", "none, tiled". */
+const char *layer_mode_text(enum recompute recompute, enum attention_kernel kernel);
 bool layer_kind_parse(const char *name, enum layer_kind *out);
 bool precision_parse(const char *name, enum precision *out);
 bool recompute_parse(const char *name, enum recompute *out);
 bool phase_parse(const char *name, enum phase *out);
+bool attention_kernel_parse(const char *name, enum attention_kernel *out);
 uint64_t precision_bytes(enum precision precision); /* of one element */
 
 /* Does this kind admit this recompute mode or precision? Embedding: none/fp32 only; head: no
  * recompute; mlp: none or full (selective would be the same as none). */
 bool layer_admits_recompute(enum layer_kind kind, enum recompute recompute);
 bool layer_admits_precision(enum layer_kind kind, enum precision precision);
+/* Tiled: attention only, and not together with selective recompute, which would be the same as
+ * none. */
+bool layer_admits_kernel(enum layer_kind kind, enum attention_kernel kernel,
+                         enum recompute recompute);
 
 /* ---- tensors ---- */
 
@@ -191,7 +207,18 @@ struct micro_batch_shape {
     int64_t sequences;  /* that the ranks of a tensor-parallel group work on together */
     int64_t seq_length; /* s */
     int threads;        /* that compute it: some scratch is one piece a thread */
+    /* Tokens whose logits the head makes at once, at most; 0: as head_chunk_tokens chooses. */
+    int64_t head_tokens;
 };
+
+/* Tokens whose logits the head makes at once: it goes through the group's T in chunks of so many,
+ * the last one perhaps of fewer, so that there is room for one chunk's logits alone. All T where
+ * their logits fit HEAD_CHUNK_BYTES. Each chunk adds to the weight's gradient once more, so there
+ * are never fewer than HEAD_CHUNK_TOKENS, whatever the vocabulary: against 2 x 256 operations on
+ * each of its elements, reading and writing it is little. */
+enum { HEAD_CHUNK_BYTES = 64 << 20, HEAD_CHUNK_TOKENS = 256 };
+int64_t head_chunk_tokens(const struct model *model, const struct layer_part *part,
+                          const struct micro_batch_shape *shape);
 
 /* Floating-point operations of the matrix products (2mnk each; causal attention counts the whole
  * s x s square, as Narayanan et al. 2021 do, which is what bidirectional attention computes) for
@@ -216,19 +243,23 @@ enum buffer_slot {
     SLOT_NORM_STATS, /* mean and reciprocal deviation: fp32 [T, 2]; see layer_buffers.c */
     SLOT_NORM_OUT,   /* [T, hidden] in the layer's precision */
     SLOT_QKV,        /* [T, (heads + 2 kv_heads) head_dim], after RoPE, in the layer's precision */
-    SLOT_PROBS,   /* [b, heads, s, s] in the layer's precision, the causal half only is defined */
-    SLOT_CONTEXT, /* [T, heads*head_dim] in the layer's precision */
-    SLOT_PRE,     /* gpt2 [T, ffn], llama [T, 2*ffn] (gate, up side by side), layer's precision */
-    SLOT_ACT,     /* [T, ffn] in the layer's precision */
-    SLOT_LOGITS,  /* fp32 [T, vocab]; the backward pass turns it into its gradient in place */
-    SLOT_GRAD_A,  /* scratch for gradients, see layer_buffers.c */
+    SLOT_PROBS,      /* [b, heads, s, s] in the layer's precision, the causal half only is defined;
+                        of the plain kernel */
+    SLOT_LOG_SUMS,   /* fp32 [b, heads, s]: log2 of the sum of each query's exponentials; of the
+                        tiled kernel */
+    SLOT_CONTEXT,    /* [T, heads*head_dim] in the layer's precision */
+    SLOT_PRE,    /* gpt2 [T, ffn], llama [T, 2*ffn] (gate, up side by side), layer's precision */
+    SLOT_ACT,    /* [T, ffn] in the layer's precision */
+    SLOT_LOGITS, /* fp32 [chunk, vocab], chunk = head_chunk_tokens; in fp32 backward turns them
+                    into their gradient in place */
+    SLOT_GRAD_A, /* scratch for gradients, see layer_buffers.c */
     SLOT_GRAD_B,
     SLOT_GRAD_C,
     SLOT_THREAD, /* one piece a thread */
     SLOT_GATHER, /* sequence parallel: the group's NORM_OUT [T, hidden] in the layer's precision */
     SLOT_GROUP,  /* sequence parallel: fp32 [T, hidden] of the group, before it is scattered or
                     after it was gathered; of the embedding and the head, too */
-    SLOT_LOSS,   /* head with ways > 1: fp32 [3, T] of maxima, sums and targets' logits */
+    SLOT_LOSS,   /* head: fp32 [4, chunk] of log-sum-exp, maxima, sums and targets' logits */
     SLOT_COUNT
 };
 
@@ -249,15 +280,19 @@ enum { BUFFER_ALIGN_BYTES = 64, LAYER_BUFFERS_MAX = SLOT_COUNT };
 /* Queries of one head that a thread works on at once; what its piece of SLOT_THREAD is sized for.
  */
 enum { ATTENTION_BLOCK_ROWS = 128 };
+/* The same of the tiled kernel, and keys at once; and what their counts and the head's width are
+ * rounded up to. */
+enum { ATTENTION_TILE = 64, ATTENTION_TILE_GRAIN = 16 };
 
 struct layer_precision_mode {
     enum precision precision;
     enum recompute recompute;
+    enum attention_kernel attention; /* of attention layers; else plain */
 };
 
 /* All buffers of one rank's part under one mode; returns how many. T tokens of the group; under
- * sequence parallelism NORM_STATS and NORM_OUT have T / ways (the head's log-sum-exp all T). With
- * RECOMPUTE_FULL every buffer is scratch. The residual stream between layers is not in the list:
+ * sequence parallelism NORM_STATS and NORM_OUT have T / ways. With RECOMPUTE_FULL every buffer is
+ * scratch. The residual stream between layers is not in the list:
  * see part_boundary_bytes. A size that no machine has stops at 2^56 bytes instead of wrapping. */
 size_t layer_part_buffers(const struct model *model, const struct layer_part *part,
                           struct layer_precision_mode mode, const struct micro_batch_shape *shape,

@@ -18,10 +18,11 @@ enum { FP32 = 4, HALF = 2 }; /* bytes of one element */
 struct sizes {
     uint64_t tokens, stream_tokens, sequences, length, threads;
     uint64_t hidden, heads, head_dim, context, qkv, pre, ffn, vocab;
+    uint64_t chunk; /* tokens of the head's */
     uint64_t e;
     bool halved; /* 16 bit */
-    bool keeps_probs;
-    bool is_split, splits_tokens;
+    bool keeps_probs, is_tiled;
+    bool splits_tokens;
 };
 
 static uint64_t mul(uint64_t a, uint64_t b)
@@ -68,10 +69,11 @@ static struct sizes sizes_of(const struct model *model, const struct layer_part 
         .pre = model->family == MODEL_LLAMA ? 2 * ffn : ffn,
         .ffn = ffn,
         .vocab = (uint64_t)part_vocab_rows(model, part),
+        .chunk = (uint64_t)head_chunk_tokens(model, part, shape),
         .e = precision_bytes(mode.precision),
         .halved = precision_bytes(mode.precision) == HALF,
-        .keeps_probs = mode.recompute == RECOMPUTE_NONE,
-        .is_split = part->ways > 1,
+        .keeps_probs = mode.recompute == RECOMPUTE_NONE && mode.attention == ATTENTION_PLAIN,
+        .is_tiled = mode.attention == ATTENTION_TILED,
         .splits_tokens = part->sequence_parallel,
     };
 }
@@ -79,13 +81,39 @@ static struct sizes sizes_of(const struct model *model, const struct layer_part 
 /* Each thread works on one block of queries of one head at a time, in fp32: their probabilities and
  * the gradient of these [rows, s]. In 16 bit it has fp32 copies beside them: of k and v and their
  * gradients [s, head_dim], of q and of a result [rows, head_dim]. */
-static uint64_t attention_thread_bytes(const struct sizes *z)
+static uint64_t plain_thread_bytes(const struct sizes *z)
 {
     uint64_t rows = z->length < ATTENTION_BLOCK_ROWS ? z->length : ATTENTION_BLOCK_ROWS;
     uint64_t elements = mul(2 * rows, z->length);
     if (z->halved)
         elements += mul(4 * z->length + 2 * rows, z->head_dim);
     return mul(z->threads, aligned(mul(elements, FP32)));
+}
+
+static uint64_t grains(uint64_t count)
+{
+    return (count + ATTENTION_TILE_GRAIN - 1) / ATTENTION_TILE_GRAIN * ATTENTION_TILE_GRAIN;
+}
+
+/* Each thread holds k and v of one head and their gradients [s, head_dim]; of one tile of queries
+ * the operands and results [tile, head_dim], the scores and what is made of them [tile, tile] and
+ * the sums [tile]. All elements are 4 bytes: floats or pairs of bf16. */
+static uint64_t tiled_thread_bytes(const struct sizes *z)
+{
+    const uint64_t tile = ATTENTION_TILE;
+    uint64_t elements = mul(4 * grains(z->length) + 9 * tile, grains(z->head_dim));
+    elements += 4 * tile * tile + 8 * tile;
+    return mul(z->threads, mul(elements, FP32));
+}
+
+static uint64_t attention_thread_bytes(const struct sizes *z)
+{
+    return z->is_tiled ? tiled_thread_bytes(z) : plain_thread_bytes(z);
+}
+
+static uint64_t log_sums_bytes(const struct sizes *z)
+{
+    return z->is_tiled ? mul(mul(z->sequences, z->heads), mul(z->length, FP32)) : 0;
 }
 
 static uint64_t probs_bytes(const struct sizes *z)
@@ -123,6 +151,7 @@ static size_t attention_buffers(const struct sizes *z, struct buffer_spec *out)
         {SLOT_NORM_OUT, BUFFER_SAVED, mul(z->stream_tokens, z->hidden * z->e)},
         {SLOT_QKV, BUFFER_SAVED, mul(z->tokens, z->qkv * z->e)},
         {SLOT_PROBS, BUFFER_SAVED, probs_bytes(z)},
+        {SLOT_LOG_SUMS, BUFFER_SAVED, log_sums_bytes(z)},
         {SLOT_CONTEXT, BUFFER_SAVED, mul(z->tokens, z->context * z->e)},
         /* gradient of the context, then of the group's norm output */
         {SLOT_GRAD_A, BUFFER_SCRATCH, mul(z->tokens, max(z->hidden, z->context) * FP32)},
@@ -156,20 +185,20 @@ static size_t mlp_buffers(const struct sizes *z, struct buffer_spec *out)
     return copy_rows(out, rows, sizeof(rows) / sizeof(rows[0]));
 }
 
+/* In training all of the head's work is done in its backward call (executor/ops/layer.h). */
 static size_t head_buffers(const struct sizes *z, struct buffer_spec *out)
 {
     const struct buffer_spec rows[] = {
-        /* and, behind them, the log-sum-exp of each token's logits */
-        {SLOT_NORM_STATS, BUFFER_SAVED, mul(z->stream_tokens, 2 * FP32) + mul(z->tokens, FP32)},
-        {SLOT_NORM_OUT, BUFFER_SAVED, mul(z->stream_tokens, z->hidden * z->e)},
-        {SLOT_LOGITS, BUFFER_SAVED, mul(z->tokens, z->vocab * FP32)},
+        {SLOT_NORM_STATS, BUFFER_SCRATCH, mul(z->stream_tokens, 2 * FP32)},
+        {SLOT_NORM_OUT, BUFFER_SCRATCH, mul(z->stream_tokens, z->hidden * z->e)},
+        {SLOT_LOGITS, BUFFER_SCRATCH, mul(z->chunk, z->vocab * FP32)},
         /* gradient of the norm's output */
         {SLOT_GRAD_A, BUFFER_SCRATCH, mul(z->tokens, z->hidden * FP32)},
         /* gradient of the logits in 16 bit; in fp32 it goes over the logits */
-        {SLOT_GRAD_B, BUFFER_SCRATCH, z->halved ? mul(z->tokens, z->vocab * HALF) : 0},
+        {SLOT_GRAD_B, BUFFER_SCRATCH, z->halved ? mul(z->chunk, z->vocab * HALF) : 0},
         {SLOT_GATHER, BUFFER_SCRATCH, gather_bytes(z)},
         {SLOT_GROUP, BUFFER_SCRATCH, group_bytes(z)},
-        {SLOT_LOSS, BUFFER_SCRATCH, z->is_split ? mul(z->tokens, 3 * FP32) : 0},
+        {SLOT_LOSS, BUFFER_SCRATCH, mul(z->chunk, 4 * FP32)},
     };
     return copy_rows(out, rows, sizeof(rows) / sizeof(rows[0]));
 }
@@ -223,6 +252,23 @@ uint64_t part_scratch_bytes(const struct model *model, const struct layer_part *
                             struct layer_precision_mode mode, const struct micro_batch_shape *shape)
 {
     return bytes_of_life(model, part, mode, shape, BUFFER_SCRATCH);
+}
+
+int64_t head_chunk_tokens(const struct model *model, const struct layer_part *part,
+                          const struct micro_batch_shape *shape)
+{
+    enum { GRAIN = 16 }; /* whole tiles of the products */
+    uint64_t tokens = tokens_of(shape), most = (uint64_t)shape->head_tokens;
+    if (most == 0) {
+        uint64_t row_bytes = (uint64_t)part_vocab_rows(model, part) * FP32;
+        most = max(HEAD_CHUNK_BYTES / row_bytes, HEAD_CHUNK_TOKENS);
+    }
+    if (tokens <= most)
+        return (int64_t)tokens;
+    uint64_t chunks = (tokens + most - 1) / most;
+    uint64_t even = (tokens + chunks - 1) / chunks;
+    even = (even + GRAIN - 1) / GRAIN * GRAIN;
+    return (int64_t)(even < most ? even : most);
 }
 
 int64_t part_stream_tokens(const struct layer_part *part, const struct micro_batch_shape *shape)

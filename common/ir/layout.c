@@ -69,6 +69,11 @@ bool layout_admits_optimizer_away(const struct layout *layout)
     return layout->zero_stage >= 1;
 }
 
+bool layout_admits_unfused(const struct layout *layout)
+{
+    return layout->context == 1;
+}
+
 const char *framework_name(enum framework framework)
 {
     return name_of(&framework_names, framework);
@@ -86,6 +91,21 @@ bool framework_parse(const char *name, enum framework *out)
 int64_t layout_micro_batches(const struct layout *layout)
 {
     return layout->global_batch / (layout->micro_batch * layout->data);
+}
+
+static bool is_32_bit(enum arithmetic arithmetic)
+{
+    return arithmetic == ARITHMETIC_FP32 || arithmetic == ARITHMETIC_TF32;
+}
+
+bool layout_admits_arithmetic(const struct layout *layout, enum arithmetic arithmetic)
+{
+    enum arithmetic own = layout->arithmetic;
+    if (arithmetic == own)
+        return true;
+    if (arithmetic == ARITHMETIC_FP8)
+        return own == ARITHMETIC_BF16 || own == ARITHMETIC_FP16;
+    return is_32_bit(arithmetic) && is_32_bit(own);
 }
 
 struct block_mode layout_block_mode(const struct layout *layout, int64_t block)
@@ -315,16 +335,14 @@ static enum status check_offload(const struct layout *layout, enum recompute rec
 static enum status check_mode(const struct layout *layout, const struct block_mode *mode,
                               int64_t block, struct error *err)
 {
-    bool is_16_bit = layout->arithmetic == ARITHMETIC_BF16 || layout->arithmetic == ARITHMETIC_FP16;
-    bool is_8_bit = mode->arithmetic == ARITHMETIC_FP8;
 
     if ((unsigned)mode->recompute >= RECOMPUTE_COUNT)
         return error_set(err, STATUS_INVALID, "block %lld: %u is not a recompute mode",
                          (long long)block, (unsigned)mode->recompute);
-    if (mode->arithmetic != layout->arithmetic && !(is_16_bit && is_8_bit))
+    if (!layout_admits_arithmetic(layout, mode->arithmetic))
         return error_set(err, STATUS_INVALID,
-                         "block %lld: its arithmetic must be the layout's, or fp8 in a layout of "
-                         "bf16 or fp16",
+                         "block %lld: its arithmetic must be the layout's, fp8 in a layout of "
+                         "bf16 or fp16, or fp32 or tf32 in one of the other",
                          (long long)block);
     if (mode->offload && check_offload(layout, mode->recompute, err) != STATUS_OK)
         return error_prefix(err, "block %lld", (long long)block);

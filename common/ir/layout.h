@@ -62,6 +62,12 @@ int64_t layout_micro_batches(const struct layout *layout);
  */
 bool layout_admits_activations_away(const struct layout *layout, enum recompute recompute);
 bool layout_admits_optimizer_away(const struct layout *layout);
+/* Of a block: the layout's own; where that stores 32 bit fp32 and tf32, where it is bf16 or fp16
+ * fp8. Both of 16 bit in one layout would need gradients scaled in two ways. */
+bool layout_admits_arithmetic(const struct layout *layout, enum arithmetic arithmetic);
+/* A ring of devices adds up softmaxes of pieces, for which it takes the sums that fused kernels
+ * return. */
+bool layout_admits_unfused(const struct layout *layout);
 struct block_mode layout_block_mode(const struct layout *layout, int64_t block);
 /* The blocks of a stage. Without a block plan: evenly, or with embedding and head counting as a
  * block each where that comes out even (Megatron-DeepSpeed's partition by type); else the first

@@ -14,6 +14,7 @@ struct name_list {
 extern const struct name_list layer_kind_names, precision_names, recompute_names, phase_names;
 extern const struct name_list provenance_names, model_family_names;
 extern const struct name_list plan_status_names, memory_term_names, schedule_names;
+extern const struct name_list attention_kernel_names, gradient_reduction_names;
 extern const struct name_list arithmetic_names, operation_names, framework_names;
 
 const char *name_of(const struct name_list *list, size_t value); /* value < count */

@@ -19,12 +19,22 @@ static const char *const memory_terms[MEMORY_TERM_COUNT] = {
     [MEMORY_OPTIMIZER] = "optimizer",   [MEMORY_ACTIVATIONS] = "activations",
     [MEMORY_SCRATCH] = "scratch",       [MEMORY_PROCESS] = "process",
 };
+static const char *const reductions[GRADIENT_REDUCTION_COUNT] = {
+    [GRADIENTS_FP32] = "fp32",
+    [GRADIENTS_BF16] = "bf16",
+};
 const struct name_list plan_status_names = {statuses, sizeof(statuses) / sizeof(statuses[0])};
 const struct name_list memory_term_names = {memory_terms, MEMORY_TERM_COUNT};
+const struct name_list gradient_reduction_names = {reductions, GRADIENT_REDUCTION_COUNT};
 
 const char *plan_status_name(enum plan_status status)
 {
     return name_of(&plan_status_names, status);
+}
+
+const char *gradient_reduction_name(enum gradient_reduction reduction)
+{
+    return name_of(&gradient_reduction_names, reduction);
 }
 
 const char *memory_term_name(enum memory_term term)
@@ -156,6 +166,22 @@ static enum status check_mode(const struct layer_strategy *strategy, enum layer_
     return STATUS_OK;
 }
 
+static enum status check_kernel(const struct layer_strategy *strategy, enum layer_kind kind,
+                                const char *where, const char *prefix, struct error *err)
+{
+    if ((unsigned)strategy->attention < ATTENTION_KERNEL_COUNT &&
+        layer_admits_kernel(kind, strategy->attention, strategy->recompute))
+        return STATUS_OK;
+    if (kind != LAYER_ATTENTION)
+        return error_set(err, STATUS_INVALID,
+                         "%s: key '%sattention': must be 'plain' in a layer of kind %s", where,
+                         prefix, layer_kind_name(kind));
+    return error_set(err, STATUS_INVALID,
+                     "%s: key '%sattention': 'tiled' keeps no probabilities that recompute '%s' "
+                     "would drop; its recompute is 'none' or 'full'",
+                     where, prefix, recompute_name(strategy->recompute));
+}
+
 /* How the layer is shared: what must divide. */
 static enum status check_part(const struct plan *plan, size_t layer, const char *where,
                               const char *prefix, struct error *err)
@@ -249,6 +275,7 @@ static enum status check_layers(const struct plan *plan, const char *where, stru
         snprintf(prefix, sizeof(prefix), "layers[%zu].", i);
         TRY(fields_check(&strategy_table, strategy, where, prefix, err));
         TRY(check_mode(strategy, model_layer(&plan->model, i).kind, where, prefix, err));
+        TRY(check_kernel(strategy, model_layer(&plan->model, i).kind, where, prefix, err));
         TRY(check_stage(plan, i, where, prefix, err));
         TRY(check_part(plan, i, where, prefix, err));
         if (strategy->tensor_parallel > widest)
@@ -378,4 +405,27 @@ bool plan_has_fp16(const struct plan *plan)
             return true;
     }
     return false;
+}
+
+enum precision plan_main_precision(const struct plan *plan)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < plan->layer_count; i++)
+        count += plan->layers[i].precision == PRECISION_BF16;
+    return 2 * count > plan->layer_count ? PRECISION_BF16 : PRECISION_FP32;
+}
+
+struct layer_precision_mode strategy_mode(const struct layer_strategy *strategy)
+{
+    return (struct layer_precision_mode){.precision = strategy->precision,
+                                         .recompute = strategy->recompute,
+                                         .attention = strategy->attention};
+}
+
+bool strategy_equal(const struct layer_strategy *a, const struct layer_strategy *b)
+{
+    return a->tensor_parallel == b->tensor_parallel &&
+           a->sequence_parallel == b->sequence_parallel && a->zero_stage == b->zero_stage &&
+           a->recompute == b->recompute && a->precision == b->precision &&
+           a->attention == b->attention;
 }

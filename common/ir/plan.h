@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { PLAN_VERSION = 2, PLAN_PINS_BYTES = 256 };
+enum { PLAN_VERSION = 3, PLAN_PINS_BYTES = 256 };
 
 /* How one layer is split, kept and computed. */
 struct layer_strategy {
@@ -23,11 +23,21 @@ struct layer_strategy {
     int zero_stage;         /* 0 .. 3, over the layer's data-parallel ranks */
     enum recompute recompute;
     enum precision precision;
+    enum attention_kernel attention; /* of attention layers; else plain */
 };
+
+struct layer_precision_mode strategy_mode(const struct layer_strategy *strategy);
+/* Alike in all but the stage. */
+bool strategy_equal(const struct layer_strategy *a, const struct layer_strategy *b);
 
 /* Ranks that hold the same tokens of the residual stream before and after a layer: 1 under sequence
  * parallelism, else its tensor-parallel degree. */
 int strategy_spread(const struct layer_strategy *strategy);
+
+/* As what gradients travel between the ranks that add them up; sums and what accumulates them over
+ * micro-batches are fp32 (executor/comm/comm.h says where bf16 rounds). */
+enum gradient_reduction { GRADIENTS_FP32, GRADIENTS_BF16, GRADIENT_REDUCTION_COUNT };
+const char *gradient_reduction_name(enum gradient_reduction reduction); /* "fp32", "bf16" */
 
 /* The terms of a prediction (and of a measurement of the same things). */
 enum memory_term {
@@ -86,11 +96,12 @@ struct plan {
     int pipeline;           /* p: stages */
     int virtual_stages;     /* v: chunks of each stage; 1 but for interleaved */
     enum schedule schedule; /* of more than one stage; 1f1b with one */
-    int threads;            /* compute threads of each rank */
-    int64_t global_batch;   /* sequences a step, all ranks */
-    int64_t micro_batch;    /* sequences a micro-batch, one replica */
-    int64_t micro_batches;  /* a step and replica: global = micro_batch * micro_batches * dp */
-    uint64_t memory_cap_bytes;     /* of one rank; 0: none */
+    enum gradient_reduction gradient_reduction;
+    int threads;               /* compute threads of each rank */
+    int64_t global_batch;      /* sequences a step, all ranks */
+    int64_t micro_batch;       /* sequences a micro-batch, one replica */
+    int64_t micro_batches;     /* a step and replica: global = micro_batch * micro_batches * dp */
+    uint64_t memory_cap_bytes; /* of one rank; 0: none */
     struct layer_strategy *layers; /* [layer_count], owned */
     size_t layer_count;
     enum plan_status status;
@@ -124,5 +135,8 @@ struct micro_batch_shape plan_shape(const struct plan *plan);
 struct schedule_shape plan_schedule(const struct plan *plan);
 /* Does any layer compute in fp16, so that losses are scaled? */
 bool plan_has_fp16(const struct plan *plan);
+/* bf16 where more than half of the layers have it, else fp32: what a run's matrix-product rate is
+ * of. */
+enum precision plan_main_precision(const struct plan *plan);
 
 #endif

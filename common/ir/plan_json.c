@@ -36,6 +36,8 @@ static const struct field plan_rows[] = {
     ROW("tensor_parallel", tensor_parallel, FIELD_INT, FIELD_RANGE(1, 1 << 16)),
     ROW("virtual_stages", virtual_stages, FIELD_INT, FIELD_RANGE(1, 1 << 12)),
     ROW("schedule", schedule, FIELD_NAME, .names = &schedule_names),
+    /* since version 3 */
+    ROW("gradient_reduction", gradient_reduction, FIELD_NAME, .names = &gradient_reduction_names),
 };
 static const struct field created_row[] = {
     ROW("created_unix_ms", created_unix_ms, FIELD_INT64, FIELD_RANGE(0, INT64_MAX)),
@@ -50,6 +52,8 @@ static const struct field strategy_rows[] = {
     ROW("tensor_parallel", tensor_parallel, FIELD_INT, FIELD_RANGE(1, 1 << 16)),
     /* since version 2, see NEW_ROWS_STRATEGY */
     ROW("sequence_parallel", sequence_parallel, FIELD_BOOL),
+    /* since version 3 */
+    ROW("attention", attention, FIELD_NAME, .names = &attention_kernel_names),
 };
 #undef ROW
 #define ROW(key_, member_, ...) FIELD_ROW(struct plan_objective, key_, member_, __VA_ARGS__)
@@ -92,8 +96,8 @@ static const struct field layer_prediction_rows_1[] = {LAYER_PREDICTION_ROWS(&ph
 #define TABLE(rows) {rows, COUNT(rows)}
 /* clang-format on */
 
-/* The last rows of a table that version 1 did not have. */
-enum { NEW_ROWS_PLAN = 3, NEW_ROWS_STRATEGY = 1 };
+/* The last rows of a table that version 1 did not have; of each table one came with version 3. */
+enum { NEW_ROWS_PLAN = 4, NEW_ROWS_PLAN_3 = 1, NEW_ROWS_STRATEGY = 2, NEW_ROWS_STRATEGY_3 = 1 };
 
 const struct field_table plan_table = TABLE(plan_rows);
 const struct field_table strategy_table = TABLE(strategy_rows);
@@ -109,6 +113,12 @@ static const struct layout {
         .strategy = {strategy_rows, COUNT(strategy_rows) - NEW_ROWS_STRATEGY},
         .prediction = TABLE(prediction_rows_1),
         .layer_prediction = TABLE(layer_prediction_rows_1),
+    },
+    {
+        .plan = {plan_rows, COUNT(plan_rows) - NEW_ROWS_PLAN_3},
+        .strategy = {strategy_rows, COUNT(strategy_rows) - NEW_ROWS_STRATEGY_3},
+        .prediction = TABLE(prediction_rows),
+        .layer_prediction = TABLE(layer_prediction_rows),
     },
     {
         .plan = TABLE(plan_rows),
@@ -351,7 +361,7 @@ static enum status plan_from_document(struct plan *out, struct json_document *do
                                       struct error *err)
 {
     struct jin root = json_root(document);
-    /* what a file of version 1 does not say */
+    /* what a file of version 1 does not say; zero is also what one of version 2 does not */
     struct plan plan = {.tensor_parallel = 1, .virtual_stages = 1, .schedule = SCHEDULE_1F1B};
     enum status status = plan_read(&plan, &root, err);
 

@@ -134,6 +134,7 @@ static void test_export__option_names(void **state)
                     enum recompute recompute = (enum recompute)(choice / 4 % RECOMPUTE_COUNT);
                     enum layer_kind kind = model_layer(&plan.model, i).kind;
                     plan.layers[i].zero_stage = degrees[d].data > 1 ? choice % 4 : 0;
+                    plan.gradient_reduction = choice % 3 ? GRADIENTS_FP32 : GRADIENTS_BF16;
                     /* two of the four blocks, so that partial recomputation is written, too */
                     plan.layers[i].recompute = RECOMPUTE_NONE;
                     if (layer_admits_recompute(kind, recompute) && i < 5)
@@ -155,6 +156,36 @@ static void test_export__option_names(void **state)
         }
     }
     assert_true(checked > 500);
+}
+
+/* Megatron-LM's sum in bf16 adds up micro-batches in bf16, too: of one it is the plan's. */
+static void test_export__gradients_in_bf16(void **state)
+{
+    static const struct {
+        int64_t micro_batches;
+        enum precision precision;
+        bool is_written;
+    } cases[] = {
+        {1, PRECISION_BF16, true}, {16, PRECISION_BF16, false}, {1, PRECISION_FP32, false}};
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct plan plan = make("gpt2", 4, (struct degrees){2, 1, 1, 1});
+        struct text file = {0}, notes = {0};
+        struct error err;
+        plan.gradient_reduction = GRADIENTS_BF16;
+        plan.micro_batches = cases[i].micro_batches;
+        plan.global_batch = 2 * 2 * plan.micro_batches;
+        for (size_t layer = 1; layer < plan.layer_count; layer++)
+            plan.layers[layer].precision = cases[i].precision;
+        level_all(EXPORT_MEGATRON, &plan);
+        assert_ok(export_write(EXPORT_MEGATRON, &plan, &file, &notes, &err), &err);
+        bool is_written = strstr(file.data, "--grad-reduce-in-bf16") != NULL;
+        bool is_noted = strstr(notes.data, "summed over the ranks in fp32") != NULL;
+        assert_true(is_written == cases[i].is_written && is_noted != is_written);
+        text_free(&file);
+        text_free(&notes);
+        plan_clear(&plan);
+    }
 }
 
 /* ---- documented examples ---- */
@@ -519,6 +550,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_export__option_names),
+        cmocka_unit_test(test_export__gradients_in_bf16),
         cmocka_unit_test(test_export__documented_examples),
         cmocka_unit_test(test_export_level__tensor_degree),
         cmocka_unit_test(test_export_level__stages_between_blocks),

@@ -41,6 +41,8 @@ static struct layout make_layout(void)
         .recompute = RECOMPUTE_FULL,
         .arithmetic = ARITHMETIC_BF16,
         .fused_attention = true,
+        .overlap_gradients = true,
+        .overlap_parameters = true,
     };
 }
 
@@ -163,6 +165,7 @@ enum {
     CHANGED_STAGES = 1U << HANDOVER_STAGES,
     CHANGED_SEQUENCE = 1U << HANDOVER_SEQUENCE,
     CHANGED_ARITHMETIC = 1U << HANDOVER_ARITHMETIC,
+    CHANGED_ATTENTION = 1U << HANDOVER_ATTENTION,
     CHANGED_RECOMPUTE = 1U << HANDOVER_RECOMPUTE,
     CHANGED_OFFLOAD = 1U << HANDOVER_OFFLOAD_ACTIVATIONS,
     CHANGED_OPTIMIZER = 1U << HANDOVER_OFFLOAD_OPTIMIZER,
@@ -170,6 +173,62 @@ enum {
 };
 
 /* ---- uniform layouts ---- */
+
+/* Eight replicas of all of llama-3-8b, whose attention is not fused. */
+static struct made unfused(enum framework framework, int zero_stage, enum recompute recompute)
+{
+    struct made made = {.model = load_builtin("llama-3-8b"), .layout = make_layout()};
+    made.layout.framework = framework;
+    made.layout.devices = made.layout.data = made.layout.shard = 8;
+    made.layout.pipeline = made.layout.tensor = made.layout.context = 1;
+    made.layout.sequence_parallel = false;
+    made.layout.zero_stage = zero_stage;
+    made.layout.recompute = recompute;
+    made.layout.fused_attention = false;
+    return made;
+}
+
+static void test_export_layout__attention_that_is_not_fused(void **state)
+{
+    struct made made = unfused(FRAMEWORK_MEGATRON, 1, RECOMPUTE_SELECTIVE);
+    struct text notes = {0};
+    (void)state;
+    assert_file(EXPORT_MEGATRON, &made, 0,
+                "--attention-backend unfused\n--recompute-granularity selective\n");
+    free(hand_over(EXPORT_NEMO, &made, 0, &notes));
+    assert_contains(notes.data, "NVTE_FLASH_ATTN=0 and NVTE_FUSED_ATTN=0");
+    text_free(&notes);
+    made.layout.fused_attention = true;
+    char *file = hand_over(EXPORT_MEGATRON, &made, 0, NULL);
+    assert_null(strstr(file, "--attention-backend"));
+    free(file);
+    made = unfused(FRAMEWORK_DEEPSPEED, 1, RECOMPUTE_SELECTIVE);
+    free(hand_over(EXPORT_DEEPSPEED, &made, 0, &notes));
+    assert_contains(notes.data, "attn_implementation='eager'");
+    assert_contains(notes.data, "recomputes its probabilities");
+    text_free(&notes);
+    made = unfused(FRAMEWORK_FSDP, 3, RECOMPUTE_FULL);
+    assert_file(EXPORT_TORCHTITAN, &made, CHANGED_ATTENTION, "mode = \"full\"\n");
+}
+
+static void test_export_layout__communication_that_does_not_overlap(void **state)
+{
+    struct made made = unfused(FRAMEWORK_MEGATRON, 1, RECOMPUTE_NONE);
+    struct text notes = {0};
+    (void)state;
+    assert_file(EXPORT_MEGATRON, &made, 0, "--overlap-grad-reduce\n--overlap-param-gather\n");
+    made.layout.overlap_gradients = made.layout.overlap_parameters = false;
+    char *file = hand_over(EXPORT_MEGATRON, &made, 0, NULL);
+    assert_null(strstr(file, "--overlap"));
+    free(file);
+    made.layout.framework = FRAMEWORK_DEEPSPEED;
+    assert_file(EXPORT_DEEPSPEED, &made, 0, "\"overlap_comm\": false");
+    made = unfused(FRAMEWORK_FSDP, 3, RECOMPUTE_FULL);
+    made.layout.overlap_gradients = made.layout.overlap_parameters = false;
+    free(hand_over(EXPORT_TORCHTITAN, &made, CHANGED_ATTENTION, &notes));
+    assert_contains(notes.data, "hides communication");
+    text_free(&notes);
+}
 
 static void test_export_layout__megatron_and_torchtitan(void **state)
 {
@@ -741,6 +800,7 @@ static void make_random(struct made *made)
     layout->shard = layout->zero_stage > 0 ? layout->data * layout->context : 1;
     if (layout->zero_stage > 0 && layout->framework != FRAMEWORK_DEEPSPEED)
         layout->shard >>= pick(2) == 0 && layout->shard > 1;
+    layout->fused_attention = !layout_admits_unfused(layout) || pick(2) == 0;
     for (int64_t i = 0; i < made->model.blocks; i++) {
         made->modes[i].recompute = (enum recompute)pick(RECOMPUTE_COUNT);
         made->modes[i].arithmetic = pick(3) == 0 ? ARITHMETIC_FP8 : ARITHMETIC_BF16;
@@ -833,6 +893,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_export_layout__megatron_and_torchtitan),
+        cmocka_unit_test(test_export_layout__attention_that_is_not_fused),
+        cmocka_unit_test(test_export_layout__communication_that_does_not_overlap),
         cmocka_unit_test(test_export_layout__experts),
         cmocka_unit_test(test_export_layout__qwen_and_bert),
         cmocka_unit_test(test_export_layout__part_of_the_replicas_shares_state),

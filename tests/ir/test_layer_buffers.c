@@ -80,8 +80,11 @@ static void test_layer_buffers__properties_hold_for_random_shapes(void **state)
             for (int precision = 0; precision < PRECISION_COUNT; precision++) {
                 for (int recompute = 0; recompute < RECOMPUTE_COUNT; recompute++) {
                     struct layer_precision_mode mode = {(enum precision)precision,
-                                                        (enum recompute)recompute};
+                                                        (enum recompute)recompute, ATTENTION_PLAIN};
                     check_rows(&model, (enum layer_kind)kind, mode, &shape);
+                    mode.attention = ATTENTION_TILED;
+                    if (layer_admits_kernel((enum layer_kind)kind, mode.attention, mode.recompute))
+                        check_rows(&model, (enum layer_kind)kind, mode, &shape);
                 }
             }
         }
@@ -95,8 +98,9 @@ static void test_layer_buffers__selective_drops_the_probabilities_alone(void **s
         struct model model = random_model(seed);
         struct micro_batch_shape shape = random_shape(&model, seed);
         for (int p = 0; p < PRECISION_COUNT; p++) {
-            struct layer_precision_mode none = {(enum precision)p, RECOMPUTE_NONE};
-            struct layer_precision_mode selective = {(enum precision)p, RECOMPUTE_SELECTIVE};
+            struct layer_precision_mode none = {(enum precision)p, RECOMPUTE_NONE, ATTENTION_PLAIN};
+            struct layer_precision_mode selective = {(enum precision)p, RECOMPUTE_SELECTIVE,
+                                                     ATTENTION_PLAIN};
             struct buffer_spec rows[LAYER_BUFFERS_MAX], probs = {0};
             size_t count = layer_buffers(&model, LAYER_ATTENTION, none, &shape, rows);
             assert_true(find(rows, count, SLOT_PROBS, &probs));
@@ -110,23 +114,81 @@ static void test_layer_buffers__selective_drops_the_probabilities_alone(void **s
     }
 }
 
+/* Twice the length: twice the bytes kept; of scratch not more than twice, because a thread's tiles
+ * stay as they are. What plain attention keeps of gpt2 at 1024 grows to the square. */
+static void test_layer_buffers__tiled_attention_is_linear_in_the_length(void **state)
+{
+    (void)state;
+    struct model model = load("gpt2");
+    for (int p = 0; p < PRECISION_COUNT; p++) {
+        struct layer_precision_mode mode = {(enum precision)p, RECOMPUTE_NONE, ATTENTION_TILED};
+        struct micro_batch_shape shape = {.sequences = 1, .seq_length = 1024, .threads = 2};
+        struct micro_batch_shape twice = {.sequences = 1, .seq_length = 2048, .threads = 2};
+        struct buffer_spec rows[LAYER_BUFFERS_MAX], row = {0};
+        size_t count = layer_buffers(&model, LAYER_ATTENTION, mode, &shape, rows);
+        assert_false(find(rows, count, SLOT_PROBS, &row));
+        assert_true(find(rows, count, SLOT_LOG_SUMS, &row));
+        assert_int_equal(row.bytes, 12 * 1024 * 4);
+        assert_true(find(rows, count, SLOT_THREAD, &row));
+        assert_int_equal(row.bytes, 2 * 4 * ((4 * 1024 + 9 * 64) * 64 + 4 * 64 * 64 + 8 * 64));
+
+        uint64_t saved = layer_saved_bytes(&model, LAYER_ATTENTION, mode, &shape);
+        uint64_t scratch = layer_scratch_bytes(&model, LAYER_ATTENTION, mode, &shape);
+        assert_int_equal(layer_saved_bytes(&model, LAYER_ATTENTION, mode, &twice), 2 * saved);
+        assert_true(layer_scratch_bytes(&model, LAYER_ATTENTION, mode, &twice) < 2 * scratch);
+        mode.attention = ATTENTION_PLAIN;
+        uint64_t plain = layer_saved_bytes(&model, LAYER_ATTENTION, mode, &shape);
+        assert_true(plain > 3 * saved);
+        assert_true(layer_saved_bytes(&model, LAYER_ATTENTION, mode, &twice) > 3 * plain);
+    }
+}
+
 static void test_layer_buffers__head_and_embedding(void **state)
 {
     (void)state;
     struct model model = load("gpt2");
     struct micro_batch_shape shape = {.sequences = 4, .seq_length = 64, .threads = 2};
-    struct layer_precision_mode fp32 = {PRECISION_FP32, RECOMPUTE_NONE};
-    struct layer_precision_mode bf16 = {PRECISION_BF16, RECOMPUTE_NONE};
+    struct layer_precision_mode fp32 = {PRECISION_FP32, RECOMPUTE_NONE, ATTENTION_PLAIN};
+    struct layer_precision_mode bf16 = {PRECISION_BF16, RECOMPUTE_NONE, ATTENTION_PLAIN};
     struct buffer_spec rows[LAYER_BUFFERS_MAX], row = {0};
 
     assert_int_equal(layer_buffers(&model, LAYER_EMBEDDING, fp32, &shape, rows), 0);
     size_t count = layer_buffers(&model, LAYER_HEAD, fp32, &shape, rows);
     assert_true(find(rows, count, SLOT_LOGITS, &row));
-    assert_true(row.bytes == UINT64_C(4) * 256 * 50257 && row.life == BUFFER_SAVED);
+    assert_true(row.bytes == UINT64_C(4) * 256 * 50257 && row.life == BUFFER_SCRATCH);
     assert_false(find(rows, count, SLOT_GRAD_B, &row));
     count = layer_buffers(&model, LAYER_HEAD, bf16, &shape, rows);
     assert_true(find(rows, count, SLOT_GRAD_B, &row));
     assert_true(row.bytes == UINT64_C(2) * 256 * 50257 && row.life == BUFFER_SCRATCH);
+    assert_int_equal(layer_saved_bytes(&model, LAYER_HEAD, fp32, &shape), 0);
+}
+
+static int64_t chunk_of(const struct model *model, int64_t tokens, int64_t most)
+{
+    struct layer_part whole = layer_whole(LAYER_HEAD);
+    struct micro_batch_shape shape = {
+        .sequences = 1, .seq_length = tokens, .threads = 2, .head_tokens = most};
+    return head_chunk_tokens(model, &whole, &shape);
+}
+
+static void test_layer_buffers__head_goes_in_even_chunks(void **state)
+{
+    (void)state;
+    struct model gpt2 = load("gpt2"), llama = load("llama-3-8b");
+    assert_int_equal(chunk_of(&gpt2, 256, 0), 256);
+    assert_int_equal(chunk_of(&gpt2, 333, 0), 333); /* 64 MiB of 50257 logits */
+    assert_int_equal(chunk_of(&gpt2, 334, 0), 176); /* two: 167, as a multiple of 16 */
+    assert_int_equal(chunk_of(&gpt2, 1024, 0), 256);
+    assert_int_equal(chunk_of(&llama, 8192, 0), HEAD_CHUNK_TOKENS); /* 64 MiB have 130 */
+    assert_int_equal(chunk_of(&gpt2, 21, 5), 5);
+    assert_int_equal(chunk_of(&gpt2, 21, 21), 21);
+    struct micro_batch_shape shape = {.sequences = 4, .seq_length = 1024, .threads = 2};
+    struct layer_precision_mode bf16 = {PRECISION_BF16, RECOMPUTE_NONE, ATTENTION_PLAIN};
+    struct buffer_spec rows[LAYER_BUFFERS_MAX], row = {0};
+    size_t count = layer_buffers(&gpt2, LAYER_HEAD, bf16, &shape, rows);
+    assert_true(find(rows, count, SLOT_LOGITS, &row) && row.bytes == 320 * 50257 * 4);
+    assert_true(find(rows, count, SLOT_GRAD_B, &row) && row.bytes == 320 * 50257 * 2);
+    assert_true(find(rows, count, SLOT_GRAD_A, &row) && row.bytes == 4096 * 768 * 4);
 }
 
 /* What is kept, written out by hand for one case of each family: T = 256, s = 64. */
@@ -149,7 +211,7 @@ static void test_layer_buffers__kept_sizes_of_one_case(void **state)
     };
     struct model gpt2 = load("gpt2"), llama = load("llama-3-8b");
     struct micro_batch_shape shape = {.sequences = 4, .seq_length = 64, .threads = 2};
-    struct layer_precision_mode bf16 = {PRECISION_BF16, RECOMPUTE_NONE};
+    struct layer_precision_mode bf16 = {PRECISION_BF16, RECOMPUTE_NONE, ATTENTION_PLAIN};
     struct buffer_spec rows[LAYER_BUFFERS_MAX], row = {0};
 
     for (size_t i = 0; i < COUNT(kept); i++) {
@@ -211,16 +273,16 @@ static void test_layer_buffers__parts_of_one_case(void **state)
         {LAYER_MLP, SLOT_GRAD_C, 256 * 768 * 4, 256 * 768 * 4},
         {LAYER_MLP, SLOT_GATHER, 0, 256 * 768 * 2},
         {LAYER_MLP, SLOT_GROUP, 0, 256 * 768 * 4},
-        {LAYER_HEAD, SLOT_NORM_STATS, 256 * 12, 64 * 8 + 256 * 4},
+        {LAYER_HEAD, SLOT_NORM_STATS, 256 * 8, 64 * 8},
         {LAYER_HEAD, SLOT_LOGITS, 256 * 12565 * 4, 256 * 12565 * 4},
         {LAYER_HEAD, SLOT_GRAD_B, 256 * 12565 * 2, 256 * 12565 * 2},
         {LAYER_HEAD, SLOT_GATHER, 0, 256 * 768 * 2},
         {LAYER_HEAD, SLOT_GROUP, 0, 256 * 768 * 4},
-        {LAYER_HEAD, SLOT_LOSS, 256 * 12, 256 * 12},
+        {LAYER_HEAD, SLOT_LOSS, 256 * 16, 256 * 16},
     };
     struct model model = load("gpt2");
     struct micro_batch_shape shape = {.sequences = 4, .seq_length = 64, .threads = 2};
-    struct layer_precision_mode bf16 = {PRECISION_BF16, RECOMPUTE_NONE};
+    struct layer_precision_mode bf16 = {PRECISION_BF16, RECOMPUTE_NONE, ATTENTION_PLAIN};
     for (size_t i = 0; i < COUNT(rows); i++) {
         struct layer_part part = {.kind = rows[i].kind, .ways = 4};
         assert_int_equal(bytes_at(&model, &part, bf16, &shape, rows[i].slot), rows[i].split_bytes);
@@ -228,8 +290,6 @@ static void test_layer_buffers__parts_of_one_case(void **state)
         assert_int_equal(bytes_at(&model, &part, bf16, &shape, rows[i].slot),
                          rows[i].sequence_bytes);
     }
-    struct layer_part whole = layer_whole(LAYER_HEAD);
-    assert_int_equal(bytes_at(&model, &whole, bf16, &shape, SLOT_LOSS), 0);
 }
 
 static void test_layer_buffers__fp16_takes_what_bf16_takes(void **state)
@@ -240,7 +300,7 @@ static void test_layer_buffers__fp16_takes_what_bf16_takes(void **state)
         struct micro_batch_shape shape = random_shape(&model, seed);
         for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
             struct buffer_spec bf16[LAYER_BUFFERS_MAX], fp16[LAYER_BUFFERS_MAX];
-            struct layer_precision_mode mode = {PRECISION_BF16, RECOMPUTE_NONE};
+            struct layer_precision_mode mode = {PRECISION_BF16, RECOMPUTE_NONE, ATTENTION_PLAIN};
             size_t count = layer_buffers(&model, (enum layer_kind)kind, mode, &shape, bf16);
             mode.precision = PRECISION_FP16;
             assert_int_equal(layer_buffers(&model, (enum layer_kind)kind, mode, &shape, fp16),
@@ -288,8 +348,10 @@ static void test_layer_buffers__kept_bytes_follow_korthikanti(void **state)
             for (int t = 1; t <= 4; t++) {
                 int64_t s = 512, h = 768, a = 12, probs = 2 * a * s * s * b / t;
                 struct micro_batch_shape shape = {.sequences = b, .seq_length = s, .threads = 1};
-                struct layer_precision_mode none = {(enum precision)precision, RECOMPUTE_NONE};
-                struct layer_precision_mode selective = {none.precision, RECOMPUTE_SELECTIVE};
+                struct layer_precision_mode none = {(enum precision)precision, RECOMPUTE_NONE,
+                                                    ATTENTION_PLAIN};
+                struct layer_precision_mode selective = {none.precision, RECOMPUTE_SELECTIVE,
+                                                         ATTENTION_PLAIN};
                 struct layer_part part = {.ways = t};
                 int64_t split = 12 * s * b * h + 24 * s * b * h / t + 16 * s * b;
                 assert_int_equal(kept_bytes(&model, part, none, &shape), split + probs);
@@ -316,11 +378,13 @@ static void test_layer_buffers__huge_sizes_do_not_wrap(void **state)
     model.vocab = model.seq_length = 1 << 24;
     struct micro_batch_shape shape = {
         .sequences = 1 << 20, .seq_length = 1 << 24, .threads = 1 << 16};
-    struct layer_precision_mode mode = {PRECISION_FP32, RECOMPUTE_NONE};
-    for (int kind = LAYER_ATTENTION; kind < LAYER_KIND_COUNT; kind++) {
+    struct layer_precision_mode mode = {PRECISION_FP32, RECOMPUTE_NONE, ATTENTION_PLAIN};
+    for (int kind = LAYER_ATTENTION; kind < LAYER_HEAD; kind++) {
         uint64_t bytes = layer_saved_bytes(&model, (enum layer_kind)kind, mode, &shape);
         assert_true(bytes >= UINT64_C(1) << 56 && bytes < UINT64_C(1) << 62);
     }
+    uint64_t bytes = layer_scratch_bytes(&model, LAYER_HEAD, mode, &shape);
+    assert_true(bytes >= UINT64_C(1) << 56 && bytes < UINT64_C(1) << 62);
     assert_true(boundary_bytes(&model, &shape) == UINT64_C(1) << 56);
 }
 
@@ -329,7 +393,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layer_buffers__properties_hold_for_random_shapes),
         cmocka_unit_test(test_layer_buffers__selective_drops_the_probabilities_alone),
+        cmocka_unit_test(test_layer_buffers__tiled_attention_is_linear_in_the_length),
         cmocka_unit_test(test_layer_buffers__head_and_embedding),
+        cmocka_unit_test(test_layer_buffers__head_goes_in_even_chunks),
         cmocka_unit_test(test_layer_buffers__kept_sizes_of_one_case),
         cmocka_unit_test(test_layer_buffers__boundary_is_fp32),
         cmocka_unit_test(test_layer_buffers__parts_of_one_case),

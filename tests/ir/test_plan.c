@@ -262,6 +262,10 @@ static void test_plan__each_broken_relation_is_named(void **state)
     BREAK(p.layers[5].recompute = RECOMPUTE_FULL, "layers[5].recompute");
     BREAK(p.layers[1].recompute = (enum recompute)17, "layers[1].recompute");
     BREAK(p.layers[1].precision = (enum precision)17, "layers[1].precision");
+    BREAK(p.layers[2].attention = ATTENTION_TILED, "layers[2].attention");
+    BREAK((p.layers[1].attention = ATTENTION_TILED, p.layers[1].recompute = RECOMPUTE_SELECTIVE),
+          "layers[1].attention");
+    BREAK(p.layers[1].attention = (enum attention_kernel)7, "layers[1].attention");
     BREAK(p.layers[1].stage = 1, "layers[1].stage");
     BREAK(p.layers[1].stage = -1, "layers[1].stage");
     BREAK(p.layers[1].tensor_parallel = 2, "layers[1].tensor_parallel");
@@ -377,9 +381,13 @@ static void test_plan__hostile_texts_name_the_key(void **state)
     } cases[] = {
         {"temper-plan", "temper-cluster", "'format'"},
         {"\"format\": \"temper-plan\",", "", "'format'"},
-        {"\"version\": 2", "\"version\": 3", "newer"},
-        {"\"version\": 2", "\"version\": 0", "'version'"},
-        {"\"version\": 2", "\"version\": 1", "'tensor_parallel'"},
+        {"\"version\": 3", "\"version\": 4", "newer"},
+        {"\"version\": 3", "\"version\": 0", "'version'"},
+        {"\"version\": 3", "\"version\": 1", "'tensor_parallel'"},
+        {"\"version\": 3", "\"version\": 2", "'gradient_reduction'"},
+        {"\"gradient_reduction\": \"fp32\"", "\"gradient_reduction\": \"fp16\"", "fp32, bf16"},
+        {"\"gradient_reduction\": \"fp32\",", "", "'gradient_reduction'"},
+        {"\"attention\": \"plain\"", "\"attention\": \"flash\"", "plain, tiled"},
         {"\"tensor_parallel\": 1,", "", "'tensor_parallel'"},
         {"\"virtual_stages\": 1", "\"virtual_stages\": 0", "'virtual_stages'"},
         {"\"schedule\": \"1f1b\"", "\"schedule\": \"2f2b\"", "gpipe, 1f1b, interleaved"},
@@ -554,9 +562,48 @@ static void test_plan__version_1_is_read(void **state)
     /* and it is written as the newest */
     struct plan back;
     char *text = json_of(&plan);
-    assert_contains(text, "\"version\": 2");
+    assert_contains(text, "\"version\": 3");
     assert_ok(plan_parse(&back, text, "text", &err), &err);
     assert_true(plan_hash(&plan) == plan_hash(&back));
+    free(text);
+    plan_clear(&plan);
+    plan_clear(&back);
+}
+
+/* Cuts out a key and its value, which is not the first of its object. */
+static bool cut_key(char *text, const char *key_and_value)
+{
+    char *found = strstr(text, key_and_value);
+    if (found == NULL)
+        return false;
+    char *end = found + strlen(key_and_value);
+    while (*found != ',')
+        found--;
+    memmove(found, end, strlen(end) + 1);
+    return true;
+}
+
+/* What version 2 did not say is plain, and fp32. */
+static void test_plan__version_2_is_read(void **state)
+{
+    (void)state;
+    struct plan plan = make("gpt2", 1), back;
+    struct error err;
+    char *text = json_of(&plan), *at = strstr(text, "\"version\": 3");
+    assert_non_null(at);
+    at[strlen("\"version\": ")] = '2';
+    size_t cut = 0;
+    while (cut_key(text, "\"attention\": \"plain\""))
+        cut++;
+    assert_int_equal(cut, plan.layer_count);
+    assert_true(cut_key(text, "\"gradient_reduction\": \"fp32\""));
+    assert_ok(plan_parse(&back, text, "text", &err), &err);
+    assert_true(plan_hash(&plan) == plan_hash(&back));
+    plan.layers[1].attention = ATTENTION_TILED;
+    assert_false(plan_hash(&plan) == plan_hash(&back));
+    plan.layers[1].attention = ATTENTION_PLAIN;
+    plan.gradient_reduction = GRADIENTS_BF16;
+    assert_false(plan_hash(&plan) == plan_hash(&back));
     free(text);
     plan_clear(&plan);
     plan_clear(&back);
@@ -593,6 +640,7 @@ int main(void)
         cmocka_unit_test(test_plan__schedule_is_of_the_whole_plan),
         cmocka_unit_test(test_plan__fp16_of_any_layer_is_found),
         cmocka_unit_test(test_plan__version_1_is_read),
+        cmocka_unit_test(test_plan__version_2_is_read),
         cmocka_unit_test(test_plan__page_example_parses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,7 +26,7 @@ static void write_zero(const struct export_job *job, struct jout *out)
     jout_begin_object(out, "zero_optimization");
     jout_int(out, "stage", job->zero_stage);
     if (job->zero_stage > 0) {
-        jout_bool(out, "overlap_comm", true);
+        jout_bool(out, "overlap_comm", !job->serial);
         jout_bool(out, "reduce_scatter", true);
         jout_bool(out, "contiguous_gradients", true);
     }
@@ -133,7 +133,13 @@ static void write_notes(const struct export_job *job, struct text *notes)
     if (job->offloaded > 0)
         text_append(notes, "the script recomputes by deepspeed.checkpointing, whose checkpoints go "
                            "to the host\n");
-    if (job->recompute == EXPORT_SELECTIVE)
+    if (job->unfused)
+        text_append(notes, "the script's attention is not fused: attn_implementation='eager' of a "
+                           "Hugging Face model\n");
+    if (job->unfused && job->recompute == EXPORT_SELECTIVE)
+        text_append(notes, "the script recomputes its probabilities: "
+                           "deepspeed.checkpointing.checkpoint() around them\n");
+    else if (job->recompute == EXPORT_SELECTIVE)
         text_append(notes, "the script's attention is to keep no probabilities: a fused one such "
                            "as FlashAttention\n");
 }
@@ -149,6 +155,8 @@ static enum status write_all(const struct export_job *job, struct text *file, st
     jout_int(out, "gradient_accumulation_steps", plan->micro_batches);
     write_zero(job, out);
     write_precision(job, out);
+    if (plan->gradient_reduction == GRADIENTS_BF16)
+        jout_string(out, "communication_data_type", "bf16");
     write_checkpoints(job, out);
     if (plan->tensor_parallel > 1) {
         jout_begin_object(out, "tensor_parallel");
@@ -177,6 +185,7 @@ const struct export_ops export_deepspeed = {
     .framework = FRAMEWORK_DEEPSPEED,
     .balances_stages = true,
     .own_recompute = true,
+    .unfused_attention = true,
     .offload = EXPORT_OFFLOAD_CHECKPOINTS,
     .admits_zero = admits_zero,
     .check = check,

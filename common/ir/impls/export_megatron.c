@@ -157,8 +157,9 @@ static void write_data_parallel(const struct export_job *job, struct text *file)
                     "--use-megatron-fsdp\n--data-parallel-sharding-strategy %s\n"
                     "--ckpt-format fsdp_dtensor\n",
                     job->zero_stage == 2 ? "optim_grads" : "optim_grads_params");
-    text_append(file, "--overlap-grad-reduce\n");
-    if (job->zero_stage >= 1)
+    if (!job->serial)
+        text_append(file, "--overlap-grad-reduce\n");
+    if (!job->serial && job->zero_stage >= 1)
         text_append(file, "--overlap-param-gather\n");
 }
 
@@ -186,15 +187,26 @@ static void write_fp8(const struct export_job *job, struct text *file)
                     (long long)job->first_16_bit, (long long)job->last_16_bit);
 }
 
+/* Its gradients in bf16 accumulate in bf16, too, which a plan's never do. */
+static bool reduces_in_bf16(const struct export_job *job)
+{
+    if (job->precision != PRECISION_BF16)
+        return false;
+    if (job->layout != NULL)
+        return job->layout->layout.gradients_16_bit;
+    return job->plan->gradient_reduction == GRADIENTS_BF16 && job->plan->micro_batches == 1;
+}
+
 static void write_compute(const struct export_job *job, struct text *file)
 {
     if (job->precision == PRECISION_BF16)
         text_append(file, "--bf16\n");
     if (job->precision == PRECISION_FP16)
         text_append(file, "--fp16\n");
-    if (job->layout != NULL && job->layout->layout.gradients_16_bit &&
-        job->precision == PRECISION_BF16)
+    if (reduces_in_bf16(job))
         text_append(file, "--grad-reduce-in-bf16\n");
+    if (job->unfused)
+        text_append(file, "--attention-backend unfused\n");
     if (job->fp8)
         write_fp8(job, file);
     switch (job->recompute) {
@@ -234,6 +246,12 @@ static enum status write_all(const struct export_job *job, struct text *file, st
                 "start pretrain_gpt.py on %d devices with these arguments and those of your "
                 "data, tokenizer, learning rate and checkpoints\n",
                 plan->ranks);
+    if (!reduces_in_bf16(job))
+        export_note_gradients(job,
+                              job->precision == PRECISION_BF16
+                                  ? "--grad-reduce-in-bf16 would also add up micro-batches in bf16"
+                                  : "--grad-reduce-in-bf16 goes with --bf16 only",
+                              notes);
     if (plan->model.experts > 0)
         text_append(notes, "routing is predicted as balanced: what keeps it so is yours to set, "
                            "--moe-aux-loss-coeff or --moe-expert-capacity-factor\n");
@@ -258,6 +276,7 @@ const struct export_ops export_megatron = {
                   [EXPORT_KEEP] = true},
     .context_parallel = true,
     .expert_parallel = true,
+    .unfused_attention = true,
     .part_shard = {[1] = true},
     .optimizer_away = true,
     .has_experts = true,

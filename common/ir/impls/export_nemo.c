@@ -126,6 +126,10 @@ static enum status write_all(const struct export_job *job, struct text *file, st
                 "start megatron_gpt_pretraining.py with these overrides and with trainer.num_nodes "
                 "times trainer.devices = %d, your data, tokenizer and learning rate\n",
                 plan->ranks);
+    export_note_gradients(job, "its bf16-mixed keeps them in fp32", notes);
+    if (job->unfused)
+        text_append(notes, "attention that is not fused needs NVTE_FLASH_ATTN=0 and "
+                           "NVTE_FUSED_ATTN=0 in the environment\n");
     text_printf(notes,
                 "the tokenizer sets the size of the vocabulary: the plan is for %lld tokens\n",
                 (long long)plan->model.vocab);
@@ -145,6 +149,7 @@ const struct export_ops export_nemo = {
                   [EXPORT_KEEP] = true},
     .context_parallel = true,
     .expert_parallel = true,
+    .unfused_attention = true,
     .has_experts = true,
     .framework = FRAMEWORK_MEGATRON,
     .fp8 = EXPORT_FP8_ALL,

@@ -208,6 +208,10 @@ static enum status write_all(const struct export_job *job, struct text *file, st
                 "start it on %d devices; data, tokenizer, learning rate and checkpoints are yours "
                 "to add\n",
                 job->plan->ranks);
+    export_note_gradients(job, "mixed_precision_reduce has float32 alone", notes);
+    if (job->serial)
+        text_append(notes, "it hides communication behind compute, which the plan does not: a step "
+                           "may be shorter than predicted\n");
     return STATUS_OK;
 }
 
