@@ -89,6 +89,7 @@ void part_subject(const struct plan *plan, size_t layer, struct part_subject *ou
     out->series = (struct series_key){.subject = out->key,
                                       .precision = strategy->precision,
                                       .recompute = strategy->recompute,
+                                      .attention = strategy->attention,
                                       .placement = placement_of(plan)};
 }
 
@@ -97,10 +98,11 @@ static enum status refuse_layer(const struct plan *plan, size_t layer, const cha
 {
     char key[LAYER_KEY_BYTES], subject[LAYER_KEY_BYTES + 64];
     const struct layer_part part = mesh_part(plan, layer, 0);
-    (void)snprintf(subject, sizeof(subject), "'%s' in %s, recompute %s",
-                   layer_part_key(&plan->model, &part, key),
-                   precision_name(plan->layers[layer].precision),
-                   recompute_name(plan->layers[layer].recompute));
+    const struct layer_strategy *strategy = &plan->layers[layer];
+    (void)snprintf(subject, sizeof(subject), "'%s' in %s, recompute %s%s",
+                   layer_part_key(&plan->model, &part, key), precision_name(strategy->precision),
+                   recompute_name(strategy->recompute),
+                   strategy->attention == ATTENTION_TILED ? ", in tiles" : "");
     return refuse_missing(what, subject, placement_of(plan), err);
 }
 
@@ -153,6 +155,7 @@ static enum status whole_update(const struct profile *profile, const struct plan
     struct part_subject subject;
     part_subject(plan, layer, &subject);
     subject.series.recompute = RECOMPUTE_NONE;
+    subject.series.attention = ATTENTION_PLAIN;
     subject.series.metric = METRIC_OPTIMIZER_J;
     *joules = update_value(profile, subject.series);
     subject.series.metric = METRIC_OPTIMIZER_S;
@@ -203,7 +206,7 @@ static void byte_terms(const struct layer_terms *terms, const struct layer_state
     const struct layer_strategy *strategy = &plan->layers[terms->layer];
     const struct layer_part part = mesh_part(plan, terms->layer, 0);
     const struct micro_batch_shape shape = mesh_shape(plan, terms->layer);
-    const struct layer_precision_mode mode = {strategy->precision, strategy->recompute};
+    const struct layer_precision_mode mode = strategy_mode(strategy);
     struct layer_cost *cost = terms->cost;
     struct layer_state owned = *state;
     if (part.kind == LAYER_EMBEDDING)

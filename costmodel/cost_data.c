@@ -59,6 +59,27 @@ static enum status add_collective(const struct sharded *sharded, enum cost_pass 
 
 /* ---- gradients ---- */
 
+/* A sum of `count` elements over `group`. In bf16 half the bytes travel, but ranks round all blocks
+ * that they send (read 4, write 2) and add up what comes (that many elements more than a collective
+ * of these bytes adds: 6 each); an all-reduce also widens the others' sums (read 2, write 4). That
+ * work is the rank's own: nothing hides it. */
+static enum status add_sum(const struct sharded *sharded, enum cost_pass pass,
+                           enum collective collective, uint64_t count, bool is_hidden,
+                           struct error *err)
+{
+    const struct layer_terms *terms = sharded->terms;
+    uint64_t ways = (uint64_t)sharded->group.ways;
+    if (terms->plan->gradient_reduction == GRADIENTS_FP32)
+        return add_collective(sharded, pass, PHASE_GRAD_REDUCE, collective, count * sizeof(float),
+                              is_hidden, err);
+    int bytes = collective == COLLECTIVE_ALL_REDUCE ? 6 + 3 + 6 : 6 + 3;
+    terms_add(
+        terms, pass, PHASE_GRAD_REDUCE,
+        traffic_time(sharded->whole_update_s, &sharded->state, count / ways * (ways - 1), bytes));
+    return add_collective(sharded, pass, PHASE_GRAD_REDUCE, collective, count * sizeof(uint16_t),
+                          is_hidden, err);
+}
+
 /* Every micro-batch's whole gradient is scattered and what arrives added to the shard: read both,
  * write one. */
 static enum status scatter_gradient(const struct sharded *sharded, bool is_hidden,
@@ -68,24 +89,21 @@ static enum status scatter_gradient(const struct sharded *sharded, bool is_hidde
     uint64_t share = partition_share(&state->partition);
     terms_add(sharded->terms, COST_BACKWARD, PHASE_GRAD_REDUCE,
               traffic_time(sharded->whole_update_s, state, share, 12));
-    return add_collective(sharded, COST_BACKWARD, PHASE_GRAD_REDUCE, COLLECTIVE_REDUCE_SCATTER,
-                          state->partition.count * sizeof(float), is_hidden, err);
+    return add_sum(sharded, COST_BACKWARD, COLLECTIVE_REDUCE_SCATTER, state->partition.count,
+                   is_hidden, err);
 }
 
 static enum status reduce_terms(const struct sharded *sharded, bool is_last, bool has_ring,
                                 struct error *err)
 {
-    uint64_t matrix_bytes = sharded->state.partition.count * sizeof(float);
-    uint64_t vector_bytes = sharded->state.vectors * sizeof(float);
     enum collective collective =
         sharded->zero_stage == 0 ? COLLECTIVE_ALL_REDUCE : COLLECTIVE_REDUCE_SCATTER;
     if (sharded->zero_stage < 2)
-        TRY(add_collective(sharded, COST_STEP, PHASE_GRAD_REDUCE, collective, matrix_bytes,
-                           !is_last, err));
+        TRY(add_sum(sharded, COST_STEP, collective, sharded->state.partition.count, !is_last, err));
     else
         TRY(scatter_gradient(sharded, has_ring, err));
-    return add_collective(sharded, COST_STEP, PHASE_GRAD_REDUCE, COLLECTIVE_ALL_REDUCE,
-                          vector_bytes, !is_last, err);
+    return add_sum(sharded, COST_STEP, COLLECTIVE_ALL_REDUCE, sharded->state.vectors, !is_last,
+                   err);
 }
 
 /* First and last stage each have a copy of a tied table and a summand of its gradient. */
@@ -100,11 +118,17 @@ static enum status table_terms(const struct sharded *sharded, struct error *err)
     pair.group = (struct collective_group){.ways = 2,
                                            .apart = (plan->pipeline - 1) * mesh_stage_ranks(plan)};
     uint64_t share = partition_share(&sharded->state.partition);
-    return add_collective(&pair, COST_STEP, PHASE_GRAD_REDUCE, COLLECTIVE_ALL_REDUCE,
-                          share * sizeof(float), false, err);
+    return add_sum(&pair, COST_STEP, COLLECTIVE_ALL_REDUCE, share, false, err);
 }
 
 /* ---- parameters ---- */
+
+/* Training's head works in its backward pass alone. */
+static enum cost_pass first_use(const struct layer_terms *terms)
+{
+    bool is_head = model_layer(&terms->plan->model, terms->layer).kind == LAYER_HEAD;
+    return is_head ? COST_BACKWARD : COST_FORWARD;
+}
 
 /* Before each use: the rank's own share is copied to its place, the others' arrive. */
 static enum status gather_for_use(const struct sharded *sharded, uint64_t element_bytes,
@@ -113,7 +137,7 @@ static enum status gather_for_use(const struct sharded *sharded, uint64_t elemen
     const struct layer_state *state = &sharded->state;
     struct quantity copy_s = traffic_time(
         sharded->whole_update_s, state, partition_share(&state->partition), 2 * (int)element_bytes);
-    for (int pass = COST_FORWARD; pass <= COST_BACKWARD; pass++) {
+    for (int pass = first_use(sharded->terms); pass <= COST_BACKWARD; pass++) {
         terms_add(sharded->terms, (enum cost_pass)pass, PHASE_PARAM_GATHER, copy_s);
         TRY(add_collective(sharded, (enum cost_pass)pass, PHASE_PARAM_GATHER, COLLECTIVE_ALL_GATHER,
                            state->partition.count * element_bytes, is_hidden, err));
@@ -154,7 +178,6 @@ static enum status tied_terms(const struct sharded *table, struct error *err)
         terms_add(terms, COST_STEP, PHASE_OPTIMIZER, cast_s);
         return STATUS_OK;
     }
-    terms_add(terms, COST_FORWARD, PHASE_PARAM_GATHER, cast_s);
     terms_add(terms, COST_BACKWARD, PHASE_PARAM_GATHER, cast_s);
     return STATUS_OK;
 }

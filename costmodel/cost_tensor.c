@@ -5,12 +5,13 @@
 #include "costmodel/terms.h"
 #include "ir/mesh.h"
 
-/* What one exchange moves, T tokens of the group. */
+/* What one exchange moves, T tokens of the group; where the head exchanges what it knows of rows of
+ * logits, a chunk of them after the other (head_chunk_tokens). */
 enum payload {
     PAYLOAD_STREAM, /* fp32 [T, hidden] */
     PAYLOAD_NORMED, /* [T, hidden] in the layer's precision */
-    PAYLOAD_MAXIMA, /* fp32 [T] */
-    PAYLOAD_SUMS,   /* fp32 [2, T] */
+    PAYLOAD_MAXIMA, /* fp32 [chunk] */
+    PAYLOAD_SUMS,   /* fp32 [2, chunk] */
     PAYLOAD_COUNT
 };
 
@@ -53,7 +54,7 @@ struct exchange_list {
     }
 
 /* By kind, and whether under sequence parallelism. The gathered norm is not kept, so every
- * recompute mode gathers it once more. */
+ * recompute mode gathers it once more. Training's head works in its backward pass alone. */
 static const struct exchange_list exchanges[LAYER_KIND_COUNT][2] = {
     [LAYER_EMBEDDING] = {{1, {FORWARD_SUM(PAYLOAD_STREAM)}},
                          {2, {FORWARD_SCATTER(PAYLOAD_STREAM), BACKWARD_GATHER(PAYLOAD_STREAM)}}},
@@ -67,31 +68,35 @@ static const struct exchange_list exchanges[LAYER_KIND_COUNT][2] = {
                     {FORWARD_GATHER(PAYLOAD_NORMED), FORWARD_SCATTER(PAYLOAD_STREAM),
                      BACKWARD_GATHER(PAYLOAD_NORMED), BACKWARD_GATHER(PAYLOAD_STREAM),
                      BACKWARD_SCATTER(PAYLOAD_STREAM)}}},
-    [LAYER_HEAD] =
-        {{3,
-          {FORWARD_SUM(PAYLOAD_MAXIMA), FORWARD_SUM(PAYLOAD_SUMS), BACKWARD_SUM(PAYLOAD_STREAM)}},
-         {5,
-          {FORWARD_GATHER(PAYLOAD_NORMED), FORWARD_SUM(PAYLOAD_MAXIMA), FORWARD_SUM(PAYLOAD_SUMS),
-           BACKWARD_GATHER(PAYLOAD_NORMED), BACKWARD_SCATTER(PAYLOAD_STREAM)}}},
+    [LAYER_HEAD] = {{3,
+                     {BACKWARD_SUM(PAYLOAD_MAXIMA), BACKWARD_SUM(PAYLOAD_SUMS),
+                      BACKWARD_SUM(PAYLOAD_STREAM)}},
+                    {4,
+                     {BACKWARD_GATHER(PAYLOAD_NORMED), BACKWARD_SUM(PAYLOAD_MAXIMA),
+                      BACKWARD_SUM(PAYLOAD_SUMS), BACKWARD_SCATTER(PAYLOAD_STREAM)}}},
 };
 
-static enum status add_exchange(const struct layer_terms *terms, const struct exchange *exchange,
-                                struct collective_group group, struct error *err)
+static enum status add_exchange(const struct layer_terms *terms, const struct layer_part *part,
+                                const struct exchange *exchange, struct collective_group group,
+                                struct error *err)
 {
     const struct plan *plan = terms->plan;
     const struct micro_batch_shape shape = mesh_shape(plan, terms->layer);
     uint64_t tokens = (uint64_t)(shape.sequences * shape.seq_length);
     uint64_t hidden = (uint64_t)plan->model.hidden;
+    uint64_t chunk = (uint64_t)head_chunk_tokens(&plan->model, part, &shape);
+    bool is_chunk = exchange->payload == PAYLOAD_MAXIMA || exchange->payload == PAYLOAD_SUMS;
+    double calls = is_chunk ? (double)((tokens + chunk - 1) / chunk) : 1.0;
     const uint64_t bytes[PAYLOAD_COUNT] = {
         [PAYLOAD_STREAM] = tokens * hidden * sizeof(float),
         [PAYLOAD_NORMED] = tokens * hidden * precision_bytes(plan->layers[terms->layer].precision),
-        [PAYLOAD_MAXIMA] = tokens * sizeof(float),
-        [PAYLOAD_SUMS] = 2 * tokens * sizeof(float),
+        [PAYLOAD_MAXIMA] = chunk * sizeof(float),
+        [PAYLOAD_SUMS] = 2 * chunk * sizeof(float),
     };
     struct quantity seconds;
     TRY(collective_time(terms->profile, plan, exchange->collective, group, bytes[exchange->payload],
                         &seconds, err));
-    terms_add(terms, exchange->pass, PHASE_TENSOR, seconds);
+    terms_add(terms, exchange->pass, PHASE_TENSOR, quantity_scale(seconds, calls));
     return STATUS_OK;
 }
 
@@ -101,7 +106,7 @@ static enum status add_exchanges(const struct layer_terms *terms, const struct l
 {
     const struct exchange_list *list = &exchanges[part->kind][part->sequence_parallel];
     for (size_t i = 0; i < list->count; i++)
-        TRY(add_exchange(terms, &list->items[i], group, err));
+        TRY(add_exchange(terms, part, &list->items[i], group, err));
     return STATUS_OK;
 }
 

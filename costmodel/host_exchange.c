@@ -17,8 +17,8 @@ static const struct {
 };
 
 /* That Adam moves in the host's memory: gradient, parameter and two moments read, the last three
- * written, the 16-bit copy. */
-static const double adam_bytes = 30;
+ * written; and the copy that layouts of 16 bit multiply with. */
+static const double adam_bytes = 28, copy_bytes = 2;
 
 /* fp32 parameter, gradient, two moments. */
 static const double state_bytes = 16;
@@ -67,7 +67,9 @@ double host_update_s(const struct layout_share *share, double owned)
     const struct layout *layout = share->layout;
     const struct device_type *device = share->device;
     enum framework framework = layout->framework;
-    double adam_s = owned * adam_bytes / device->host_memory_bytes_s;
+    bool has_copy = share->element_bytes == copy_bytes;
+    double moved = adam_bytes + (has_copy ? copy_bytes : 0);
+    double adam_s = owned * moved / device->host_memory_bytes_s;
     double down_s =
         bytes_on_link(share, bytes_of[framework].step_down, owned) / device->host_bytes_s;
     double up_s = bytes_on_link(share, bytes_of[framework].step_up, owned) / device->host_bytes_s;

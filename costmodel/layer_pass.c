@@ -254,30 +254,40 @@ static double query_keys(const struct layout_share *share)
     return share->tokens * keys * share->heads;
 }
 
+/* Of fp8 blocks what the layout's are otherwise. */
+static enum arithmetic core_arithmetic(const struct layout_share *share,
+                                       const struct block_kind *kind)
+{
+    enum arithmetic own = kind->mode.arithmetic;
+    return own == ARITHMETIC_FP8 ? share->core_arithmetic : own;
+}
+
 /* Its products, forward. */
-static double fused_core_s(const struct layout_share *share)
+static double fused_core_s(const struct layout_share *share, enum arithmetic arithmetic)
 {
     /* causal: the upper half is skipped; a ring balances it over its devices */
     double half = share->model->bidirectional ? 1 : 0.5;
     double flops = 4 * query_keys(share) * (double)share->model->head_dim * half;
     double calls = (double)share->layout->context;
-    return fused_attention_s(share->device, share->core_arithmetic, flops / calls) * calls /
+    return fused_attention_s(share->device, arithmetic, flops / calls) * calls /
            attention_rate[share->layout->framework];
 }
 
-static double unfused_core_s(const struct layout_share *share)
+static double unfused_core_s(const struct layout_share *share, enum arithmetic arithmetic)
 {
     double dim = (double)share->model->head_dim, keys = (double)share->model->seq_length;
     double rows = keys / (double)share->layout->context, bytes = share->element_bytes;
     double batch = (double)share->layout->micro_batch * share->heads;
     const struct product scores = {rows, dim, keys, batch}, context = {rows, keys, dim, batch};
-    return product_s(share->device, share->core_arithmetic, &scores, bytes, bytes) +
-           product_s(share->device, share->core_arithmetic, &context, bytes, bytes);
+    return product_s(share->device, arithmetic, &scores, bytes, bytes) +
+           product_s(share->device, arithmetic, &context, bytes, bytes);
 }
 
-static double core_s(const struct layout_share *share)
+static double core_s(const struct layout_share *share, const struct block_kind *kind)
 {
-    return share->layout->fused_attention ? fused_core_s(share) : unfused_core_s(share);
+    enum arithmetic arithmetic = core_arithmetic(share, kind);
+    return share->layout->fused_attention ? fused_core_s(share, arithmetic)
+                                          : unfused_core_s(share, arithmetic);
 }
 
 /* `once_s`: core_s of it. */
@@ -497,7 +507,7 @@ static void block_backward(const struct layout_share *share, const struct block_
 void block_passes(const struct layout_share *share, const struct block_kind *kind,
                   struct pass_time out[PASS_COUNT])
 {
-    struct block_work block = {.kind = *kind, .core_s = core_s(share)};
+    struct block_work block = {.kind = *kind, .core_s = core_s(share, kind)};
     block_weights(share, kind, &block.weights);
     block_forward(share, &block, &out[PASS_FORWARD]);
     block_backward(share, &block, &out[PASS_FORWARD], &out[PASS_BACKWARD]);

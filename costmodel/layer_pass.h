@@ -15,9 +15,10 @@ struct layout_share {
     const struct device_type *device;
     const struct model *model;
     const struct layout *layout;
-    enum arithmetic core_arithmetic; /* of attention and the logits: fp8 keeps 16 bit there */
-    double element_bytes;            /* of an activation: 2, or 4 in fp32 and tf32 */
-    double tokens;                   /* of products: b s / c */
+    /* Of the logits, and of attention in blocks of fp8, which keeps 16 bit there. */
+    enum arithmetic core_arithmetic;
+    double element_bytes; /* of an activation: 2, or 4 in fp32 and tf32 */
+    double tokens;        /* of products: b s / c */
     double stream_tokens; /* of norms and residuals: also / t under sequence parallelism */
     double heads;         /* query heads: a / t */
     double context, kv;   /* columns of q, and of k and v each: a d / t, k d / t */

@@ -8,8 +8,8 @@
 #include <string.h>
 
 /* Bytes an element that Adam moves: the gradient's norm (4), gradient, parameter and two moments
- * read and the last three written (28), the 16-bit copy (2). */
-static const double adam_bytes = 34;
+ * read and the last three written (28); and the copy that layouts of 16 bit multiply with. */
+static const double adam_bytes = 32, copy_bytes = 2;
 
 double stage_work_s(const struct stage_work *stage)
 {
@@ -164,11 +164,13 @@ static double optimizer_s(const struct stage_prices *prices, const struct stage_
 {
     const struct layout *layout = prices->layout;
     double owned = owned_parameters(prices, stage);
+    bool has_copy = prices->share.element_bytes == copy_bytes;
+    double moved = adam_bytes + (has_copy ? copy_bytes : 0);
     double cleared = layout->zero_stage > 1 ? owned : stage->parameters;
     if (layout->offload_optimizer)
         return host_update_s(&prices->share, owned);
     return traffic_s(prices->share.device,
-                     owned * adam_bytes + cleared * prices->exchange.gradient_bytes);
+                     owned * moved + cleared * prices->exchange.gradient_bytes);
 }
 
 void stage_work_fill(const struct stage_prices *prices, const struct stage_entry *entry,
@@ -220,7 +222,7 @@ static double tied_table_s(const struct cluster *cluster, const struct layout_st
         return 0;
     const struct tier_group ends = {2, layout->devices - layout->devices / layout->pipeline};
     struct tier_ring ring = tier_ring(&cluster->groups[first->group], ends);
-    double bytes = layout->framework == FRAMEWORK_DEEPSPEED ? 2 : 4;
+    double bytes = step->prices[first->group].exchange.gradient_bytes;
     return ring_all_reduce_s(&ring, table_parameters(share) * bytes);
 }
 

@@ -111,7 +111,8 @@ static enum status check_cluster(const struct cluster *cluster, const struct mod
 /* FLOPs of the step's products, backward twice forward, whatever is computed again. */
 static double model_flops(const struct model *model, const struct layout *layout)
 {
-    const struct micro_batch_shape sequence = {1, model->seq_length, 1};
+    const struct micro_batch_shape sequence = {
+        .sequences = 1, .seq_length = model->seq_length, .threads = 1};
     return 3 * model_forward_flops(model, &sequence) * (double)layout->global_batch;
 }
 

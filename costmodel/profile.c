@@ -29,6 +29,8 @@ static int compare_series(const struct measurement *row, const struct series_key
     if (order == 0)
         order = compare_numbers(row->recompute, key->recompute);
     if (order == 0)
+        order = compare_numbers(row->attention, key->attention);
+    if (order == 0)
         order = compare_numbers(row->ranks, key->placement.ranks);
     if (order == 0)
         order = compare_numbers(row->threads, key->placement.threads);
@@ -41,6 +43,7 @@ static struct series_key series_of(const struct measurement *row)
                                .metric = row->metric,
                                .precision = row->precision,
                                .recompute = row->recompute,
+                               .attention = row->attention,
                                .placement = {row->ranks, row->threads}};
 }
 
@@ -120,8 +123,8 @@ static enum status hash_rows(struct profile *profile, struct error *err)
     struct text text = {0};
     for (size_t i = 0; i < profile->count; i++) {
         const struct measurement *row = &profile->rows[i];
-        text_printf(&text, "%s|%d|%d|%d|%lld|%d|%d|%lld|%.17g|%.17g|%d\n", row->subject,
-                    (int)row->metric, (int)row->precision, (int)row->recompute,
+        text_printf(&text, "%s|%d|%d|%d|%d|%lld|%d|%d|%lld|%.17g|%.17g|%d\n", row->subject,
+                    (int)row->metric, (int)row->precision, (int)row->recompute, (int)row->attention,
                     (long long)row->micro_batch, row->ranks, row->threads, (long long)row->bytes,
                     row->mean, row->deviation, (int)row->provenance);
     }
@@ -233,11 +236,12 @@ size_t profile_placements(const struct profile *profile, struct placement *out, 
 bool profile_covers(const struct profile *profile, const char *layer_key, enum precision precision,
                     struct placement placement)
 {
-    for (int recompute = 0; recompute < RECOMPUTE_COUNT; recompute++) {
+    for (int mode = 0; mode < RECOMPUTE_COUNT * ATTENTION_KERNEL_COUNT; mode++) {
         struct series_key key = {.subject = layer_key,
                                  .metric = METRIC_FORWARD_S,
                                  .precision = precision,
-                                 .recompute = (enum recompute)recompute,
+                                 .recompute = (enum recompute)(mode % RECOMPUTE_COUNT),
+                                 .attention = (enum attention_kernel)(mode / RECOMPUTE_COUNT),
                                  .placement = placement};
         bool forward = find_series(profile, &key).count > 0;
         key.metric = METRIC_BACKWARD_S;

@@ -46,6 +46,7 @@ struct series_key {
     enum metric metric;
     enum precision precision;
     enum recompute recompute;
+    enum attention_kernel attention;
     struct placement placement;
 };
 

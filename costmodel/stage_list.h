@@ -5,7 +5,7 @@
 
 #include "costmodel/layer_pass.h"
 
-/* With or without experts; three modes of recompute; the layout's arithmetic or fp8; offload. */
+/* With or without experts; three modes of recompute; two arithmetics of a layout; offload. */
 enum { BLOCK_KINDS_MAX = 2 * RECOMPUTE_COUNT * 2 * 2 };
 
 struct stage_entry {

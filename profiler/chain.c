@@ -199,6 +199,7 @@ struct layer_precision_mode chain_mode(enum layer_kind kind, struct chain_settin
             layer_admits_precision(kind, setting.precision) ? setting.precision : PRECISION_FP32,
         .recompute =
             layer_admits_recompute(kind, setting.recompute) ? setting.recompute : RECOMPUTE_NONE,
+        .attention = kind == LAYER_ATTENTION ? setting.attention : ATTENTION_PLAIN,
     };
 }
 
@@ -405,13 +406,11 @@ enum status chain_forward(struct chain *chain, struct chain_time *times, struct 
 {
     for (size_t i = 0; i < chain->layer_count; i++) {
         const struct chain_layer *layer = &chain->layers[i];
-        double loss_sum = 0;
         times[i] = (struct chain_time){0};
         if (!layer->takes_part)
             continue;
         struct stopwatch watch = stopwatch_start(chain);
-        TRY(layer_forward(chain->session->device, &layer->call,
-                          layer->kind == LAYER_HEAD ? &loss_sum : NULL, err));
+        TRY(layer_forward(chain->session->device, &layer->call, NULL, err));
         times[i] = stopwatch_time(&watch, chain);
     }
     return STATUS_OK;
@@ -439,7 +438,9 @@ enum status chain_backward(struct chain *chain, bool accumulate, const struct ch
             continue;
         call->accumulate_matrices = call->accumulate_vectors = accumulate;
         struct stopwatch watch = stopwatch_start(chain);
-        TRY(layer_backward(chain->session->device, call, err));
+        double loss_sum = 0;
+        TRY(layer_backward(chain->session->device, call,
+                           chain->layers[i].kind == LAYER_HEAD ? &loss_sum : NULL, err));
         times[i] = stopwatch_time(&watch, chain);
         if (hook)
             TRY(hook->layer_done(hook->user, i, err));

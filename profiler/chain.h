@@ -19,11 +19,12 @@ enum { CHAIN_SPLIT_BYTES = 32 };
 /* ", tp2", ", tp2sp", or nothing of whole layers; returns `text`. */
 const char *chain_split_text(struct chain_split split, char text[CHAIN_SPLIT_BYTES]);
 
-/* What a whole pass is run under. Kinds that do not admit the precision or recompute mode have
+/* What a whole pass is run under. Kinds that do not admit the precision, mode or kernel have
  * their nearest one: see chain_mode. */
 struct chain_setting {
     enum precision precision;
     enum recompute recompute;
+    enum attention_kernel attention;
     int64_t micro_batch; /* sequences of the group that shares the layers */
     struct chain_split split;
     /* False leaves the head out and starts backward from a prepared gradient. */

@@ -12,8 +12,8 @@ enum { PASSES_MAXIMUM = 400, OVERWRITE_EVERY = 4, WHAT_BYTES = 96 };
 enum direction { FORWARD, BACKWARD, DIRECTION_COUNT };
 
 /* By the mode that the kind ran in. */
-typedef struct samples mode_samples[PRECISION_COUNT][RECOMPUTE_COUNT][LAYER_KIND_COUNT]
-                                   [DIRECTION_COUNT];
+typedef struct samples mode_samples[PRECISION_COUNT][RECOMPUTE_COUNT][ATTENTION_KERNEL_COUNT]
+                                   [LAYER_KIND_COUNT][DIRECTION_COUNT];
 
 /* One micro-batch size of one split. */
 struct size_samples {
@@ -39,13 +39,17 @@ struct layers {
     int64_t optimizer_time;
 };
 
+static struct samples *samples_in(mode_samples samples, struct layer_precision_mode mode,
+                                  unsigned kind, unsigned direction)
+{
+    return &samples[mode.precision][mode.recompute][mode.attention][kind][direction];
+}
+
 static void free_samples(mode_samples samples)
 {
-    for (unsigned p = 0; p < PRECISION_COUNT; p++)
-        for (unsigned r = 0; r < RECOMPUTE_COUNT; r++)
-            for (unsigned kind = 0; kind < LAYER_KIND_COUNT; kind++)
-                for (unsigned d = 0; d < DIRECTION_COUNT; d++)
-                    samples_free(&samples[p][r][kind][d]);
+    struct samples *all = &samples[0][0][0][0][0];
+    for (size_t i = 0; i < sizeof(mode_samples) / sizeof(*all); i++)
+        samples_free(&all[i]);
 }
 
 static void free_size(struct size_samples *size)
@@ -107,7 +111,7 @@ static struct samples *samples_of(mode_samples samples, enum layer_kind kind,
                                   struct chain_setting setting, enum direction direction)
 {
     struct layer_precision_mode mode = chain_mode(kind, setting);
-    return &samples[mode.precision][mode.recompute][kind][direction];
+    return samples_in(samples, mode, kind, direction);
 }
 
 static enum status run_pass(struct layers *layers, struct chain_setting setting, bool accumulate,
@@ -314,9 +318,10 @@ static enum status emit_bytes(struct layers *layers, struct measurement row,
                               const struct layer_part *part, struct error *err)
 {
     const struct model *model = layers->session->request->model;
-    struct layer_precision_mode mode = {row.precision, row.recompute};
-    struct micro_batch_shape shape = {row.micro_batch, model->seq_length,
-                                      device_threads(layers->session->device)};
+    struct layer_precision_mode mode = {row.precision, row.recompute, row.attention};
+    struct micro_batch_shape shape = {.sequences = row.micro_batch,
+                                      .seq_length = model->seq_length,
+                                      .threads = device_threads(layers->session->device)};
     row.provenance = PROVENANCE_MODELLED;
     row.metric = METRIC_SAVED_BYTES;
     TRY(session_emit_value(layers->session, row,
@@ -348,11 +353,12 @@ static enum status emit_mode(struct layers *layers, const struct layer_part *par
     struct measurement row = row_of(layers, part, METRIC_FORWARD_S);
     row.precision = mode.precision;
     row.recompute = mode.recompute;
+    row.attention = mode.attention;
     row.micro_batch = micro_batch;
     for (unsigned d = 0; d < DIRECTION_COUNT; d++) {
         struct size_samples *size = layers->current;
-        struct samples *samples = &size->compute[mode.precision][mode.recompute][part->kind][d];
-        struct samples *exchange = &size->exchange[mode.precision][mode.recompute][part->kind][d];
+        struct samples *samples = samples_in(size->compute, mode, part->kind, d);
+        struct samples *exchange = samples_in(size->exchange, mode, part->kind, d);
         struct summary seconds;
         row.metric = seconds_metrics[d];
         TRY(session_emit_samples(layers->session, row, samples, &seconds, err));
@@ -389,9 +395,13 @@ static enum status emit_size(struct layers *layers, struct chain_split split, in
     for (unsigned kind = 0; kind < LAYER_KIND_COUNT; kind++) {
         struct layer_part part = chain_part(layers->chain, (enum layer_kind)kind, split);
         for (unsigned p = 0; p < PRECISION_COUNT; p++) {
-            for (unsigned r = 0; r < RECOMPUTE_COUNT; r++) {
-                struct layer_precision_mode mode = {(enum precision)p, (enum recompute)r};
-                if (layers->current->compute[p][r][kind][FORWARD].count > 0)
+            for (unsigned m = 0; m < RECOMPUTE_COUNT * ATTENTION_KERNEL_COUNT; m++) {
+                struct layer_precision_mode mode = {
+                    .precision = (enum precision)p,
+                    .recompute = (enum recompute)(m % RECOMPUTE_COUNT),
+                    .attention = (enum attention_kernel)(m / RECOMPUTE_COUNT),
+                };
+                if (samples_in(layers->current->compute, mode, kind, FORWARD)->count > 0)
                     TRY(emit_part(layers, part, mode, micro_batch, err));
             }
         }

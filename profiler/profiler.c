@@ -205,8 +205,9 @@ static enum status look_for_crowd(struct session *session, struct error *err)
 {
     struct host_info host;
     host_query(&host);
+    int cores = session->request->host_cores > 0 ? session->request->host_cores : host.cores;
     int64_t is_crowded =
-        (int64_t)comm_local_size(session->comm) * device_threads(session->device) > host.cores;
+        (int64_t)comm_local_size(session->comm) * device_threads(session->device) > cores;
     TRY(comm_all_reduce_max_i64(session->comm, &is_crowded, 1, err));
     session->is_crowded = is_crowded != 0;
     return STATUS_OK;

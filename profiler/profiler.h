@@ -27,7 +27,8 @@ struct profile_request {
     double budget_s;                  /* for this placement, all in all */
     uint64_t memory_limit_bytes;      /* per rank; larger working sets are left out and reported */
     struct power_model power;         /* < 0: not given */
-    struct reporter reporter;         /* rank 0's */
+    int host_cores;           /* that all ranks of a host share; 0: as this process may use now */
+    struct reporter reporter; /* rank 0's */
 };
 
 /* Growing list of rows. */

@@ -17,12 +17,13 @@ static double estimate_layer_s(const struct chain *chain, enum layer_kind kind,
                                const double matmul_flops[PRECISION_COUNT])
 {
     struct layer_precision_mode mode = chain_mode(kind, setting);
-    struct micro_batch_shape shape = {setting.micro_batch, chain->model.seq_length, 1};
+    struct micro_batch_shape shape = {
+        .sequences = setting.micro_batch, .seq_length = chain->model.seq_length, .threads = 1};
     double rate = matmul_flops[mode.precision];
     double passes = 1.0 + BACKWARD_OVER_FORWARD;
     if (mode.recompute == RECOMPUTE_FULL)
         passes += 1.0;
-    if (mode.recompute == RECOMPUTE_SELECTIVE)
+    if (mode.recompute == RECOMPUTE_SELECTIVE || mode.attention == ATTENTION_TILED)
         passes += SELECTIVE_OVER_FORWARD;
     struct layer_part part = chain_part(chain, kind, setting.split);
     double flops = layer_part_forward_flops(&chain->model, &part, &shape);
@@ -112,8 +113,27 @@ static bool has_split(const struct size_choice *choice, int64_t micro_batch,
     return split.ways == 1 || choice->with_parts;
 }
 
-/* The head runs in the setting without recomputation, where its only mode is measured; elsewhere it
- * would cost time and tell nothing new. */
+/* Every recompute mode with every kernel that admits it. The head runs in the first setting alone,
+ * where its only mode is measured; elsewhere it would cost time and tell nothing new. */
+static void add_modes(struct sweep_size *size, const struct size_choice *choice,
+                      enum precision precision, const struct sweep *sweep, size_t split)
+{
+    for (unsigned a = 0; a < ATTENTION_KERNEL_COUNT; a++) {
+        for (unsigned r = 0; r < RECOMPUTE_COUNT; r++) {
+            struct chain_setting setting = {
+                .precision = precision,
+                .recompute = (enum recompute)r,
+                .attention = (enum attention_kernel)a,
+                .micro_batch = size->micro_batch,
+                .split = sweep->splits[split],
+                .with_head = r == RECOMPUTE_NONE && a == ATTENTION_PLAIN,
+            };
+            if (layer_admits_kernel(LAYER_ATTENTION, setting.attention, setting.recompute))
+                add_setting(size, choice, setting, split);
+        }
+    }
+}
+
 static struct sweep_size make_size(const struct sweep *sweep, const struct size_choice *choice,
                                    int64_t micro_batch)
 {
@@ -121,13 +141,9 @@ static struct sweep_size make_size(const struct sweep *sweep, const struct size_
     for (size_t s = 0; s < sweep->split_count; s++) {
         if (!has_split(choice, micro_batch, sweep->splits[s]))
             continue;
-        for (unsigned p = 0; p < PRECISION_COUNT; p++) {
-            for (unsigned r = 0; r < RECOMPUTE_COUNT && choice->matmul_flops[p] > 0; r++) {
-                struct chain_setting setting = {(enum precision)p, (enum recompute)r, micro_batch,
-                                                sweep->splits[s], r == RECOMPUTE_NONE};
-                add_setting(&size, choice, setting, s);
-            }
-        }
+        for (unsigned p = 0; p < PRECISION_COUNT; p++)
+            if (choice->matmul_flops[p] > 0)
+                add_modes(&size, choice, (enum precision)p, sweep, s);
     }
     return size;
 }

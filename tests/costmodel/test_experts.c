@@ -428,7 +428,7 @@ static double mixtral_error(double flops_s)
     struct model model;
     struct error err;
     const struct model_overrides sizes = {.seq_length = 4096};
-    const struct micro_batch_shape sequence = {1, 4096, 1};
+    const struct micro_batch_shape sequence = {.sequences = 1, .seq_length = 4096, .threads = 1};
     struct layout layout = one_device(1);
     assert_int_equal(model_load(&model, "mixtral-8x7b", &sizes, &err), STATUS_OK);
     layout.devices = 64;

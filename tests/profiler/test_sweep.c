@@ -13,7 +13,8 @@ struct fixture {
 };
 
 static const double RATES[PRECISION_COUNT] = {1e10, 3e10};
-enum { RATE_COUNT = 2 };
+/* Of precisions; of recompute modes with the kernels that admit them. */
+enum { RATE_COUNT = 2, MODE_COUNT = RECOMPUTE_COUNT + 2 };
 
 static struct fixture *fixture_open(void)
 {
@@ -51,15 +52,17 @@ static void test_sweep__has_every_precision_and_recompute_mode(void **state)
     assert_int_equal(sweep_plan(&sweep, &fixture->chain, RATES, 1e9, &err), STATUS_OK);
     assert_false(sweep.is_automatic);
     assert_int_equal(sweep.size_count, 3);
-    assert_int_equal(sweep_pieces(&sweep), 3 * RATE_COUNT * RECOMPUTE_COUNT);
+    assert_int_equal(sweep_pieces(&sweep), 3 * RATE_COUNT * MODE_COUNT);
     for (size_t s = 0; s < sweep.size_count; s++) {
-        bool seen[PRECISION_COUNT][RECOMPUTE_COUNT] = {{false}};
+        bool seen[PRECISION_COUNT][RECOMPUTE_COUNT][ATTENTION_KERNEL_COUNT] = {{{false}}};
         assert_int_equal(sweep.sizes[s].micro_batch, fixture->request.micro_batches[s]);
         for (size_t i = 0; i < sweep.sizes[s].setting_count; i++) {
             struct chain_setting setting = sweep.sizes[s].settings[i].setting;
-            assert_false(seen[setting.precision][setting.recompute]);
-            seen[setting.precision][setting.recompute] = true;
-            assert_int_equal(setting.with_head, setting.recompute == RECOMPUTE_NONE);
+            bool *is_seen = &seen[setting.precision][setting.recompute][setting.attention];
+            assert_false(*is_seen);
+            *is_seen = true;
+            assert_int_equal(setting.with_head, setting.recompute == RECOMPUTE_NONE &&
+                                                    setting.attention == ATTENTION_PLAIN);
         }
     }
     fixture_close(fixture);
@@ -73,7 +76,7 @@ static void test_sweep__leaves_out_precisions_without_a_rate(void **state)
     struct sweep sweep;
     struct error err;
     assert_int_equal(sweep_plan(&sweep, &fixture->chain, rates, 1e9, &err), STATUS_OK);
-    assert_int_equal(sweep_pieces(&sweep), 3 * RECOMPUTE_COUNT);
+    assert_int_equal(sweep_pieces(&sweep), 3 * MODE_COUNT);
     for (size_t i = 0; i < sweep.sizes[0].setting_count; i++)
         assert_int_equal(sweep.sizes[0].settings[i].setting.precision, PRECISION_FP32);
     fixture_close(fixture);
@@ -109,17 +112,18 @@ static void test_sweep__keeps_to_the_memory_limit(void **state)
     struct fixture *fixture = fixture_open();
     struct sweep sweep;
     struct error err;
-    struct chain_setting largest = {PRECISION_FP32, RECOMPUTE_NONE, 32, {.ways = 1}, true};
+    struct chain_setting largest = {
+        .precision = PRECISION_FP32, .micro_batch = 32, .split = {.ways = 1}, .with_head = true};
     uint64_t all_bytes =
         chain_static_bytes(&fixture->chain) + chain_activation_bytes(&fixture->chain, largest);
     fixture->session.memory_limit_bytes = all_bytes;
     assert_int_equal(sweep_plan(&sweep, &fixture->chain, RATES, 1e9, &err), STATUS_OK);
-    assert_int_equal(sweep_pieces(&sweep), 3 * RATE_COUNT * RECOMPUTE_COUNT);
+    assert_int_equal(sweep_pieces(&sweep), 3 * RATE_COUNT * MODE_COUNT);
     assert_int_equal(fixture->heard->warning_count, 0);
 
     fixture->session.memory_limit_bytes = all_bytes - 1;
     assert_int_equal(sweep_plan(&sweep, &fixture->chain, RATES, 1e9, &err), STATUS_OK);
-    assert_int_equal(sweep_pieces(&sweep), 3 * RATE_COUNT * RECOMPUTE_COUNT - 1);
+    assert_int_equal(sweep_pieces(&sweep), 3 * RATE_COUNT * MODE_COUNT - 1);
     assert_int_equal(fixture->heard->warning_count, 1);
     assert_non_null(strstr(fixture->heard->warnings[0], "micro-batch 32 in fp32"));
 
@@ -204,10 +208,10 @@ static void test_sweep__parts_are_measured_at_fewer_sizes(void **state)
     assert_int_equal(sweep.size_count, 5);
     for (size_t s = 0; s < 5; s++) {
         size_t splits = s == 2 || s == 4 ? 1 : sweep.split_count;
-        assert_int_equal(sweep.sizes[s].setting_count, splits * RATE_COUNT * RECOMPUTE_COUNT);
+        assert_int_equal(sweep.sizes[s].setting_count, splits * RATE_COUNT * MODE_COUNT);
         for (size_t i = 0; i < sweep.sizes[s].setting_count; i++) {
             struct sweep_setting *planned = &sweep.sizes[s].settings[i];
-            assert_int_equal(planned->split, i / (RATE_COUNT * RECOMPUTE_COUNT));
+            assert_int_equal(planned->split, i / (RATE_COUNT * MODE_COUNT));
             assert_int_equal(planned->setting.split.ways, sweep.splits[planned->split].ways);
         }
     }
@@ -253,10 +257,10 @@ static void test_sweep__repeated_passes_stay_finite(void **state)
 {
     (void)state;
     static const struct chain_setting settings[] = {
-        {PRECISION_FP32, RECOMPUTE_FULL, 2, {.ways = 1}, false},
-        {PRECISION_FP32, RECOMPUTE_FULL, 2, {.ways = 2}, false},
-        {PRECISION_FP32, RECOMPUTE_SELECTIVE, 2, {2, true}, false},
-        {PRECISION_FP16, RECOMPUTE_NONE, 2, {2, true}, false},
+        {PRECISION_FP32, RECOMPUTE_FULL, ATTENTION_PLAIN, 2, {.ways = 1}, false},
+        {PRECISION_FP32, RECOMPUTE_FULL, ATTENTION_PLAIN, 2, {.ways = 2}, false},
+        {PRECISION_FP32, RECOMPUTE_SELECTIVE, ATTENTION_PLAIN, 2, {2, true}, false},
+        {PRECISION_FP16, RECOMPUTE_NONE, ATTENTION_PLAIN, 2, {2, true}, false},
     };
     struct error err;
     struct chain_time times[64];
@@ -292,7 +296,8 @@ static void test_sweep__a_kind_that_cannot_be_split_takes_no_part(void **state)
         skip();
     struct fixture *fixture = fixture_open();
     struct chain *chain = &fixture->chain;
-    struct chain_setting setting = {PRECISION_FP32, RECOMPUTE_NONE, 1, {4, true}, true};
+    struct chain_setting setting = {
+        .precision = PRECISION_FP32, .micro_batch = 1, .split = {4, true}, .with_head = true};
     struct chain_update update = {.ways = 4, .time = 1};
     struct error err;
     struct chain_time forward[64], backward[64];
