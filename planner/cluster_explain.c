@@ -35,6 +35,8 @@ static bool is_choice(const struct layouts_request *layouts, const struct cluste
         return !is_tailored;
     case LAYOUT_EXPERT:
         return layouts->model->experts > 0;
+    case LAYOUT_ARITHMETIC:
+        return layouts->others.count > 0;
     default:
         return true;
     }

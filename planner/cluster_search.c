@@ -6,8 +6,7 @@
 /* Closer than this is equal: sums in another order differ by as much. */
 static const double same_share = 1e-9;
 
-/* Uniform layouts cannot say what is pinned for some blocks, nor where stages stand. */
-static bool has_uniform(const struct layouts_request *layouts)
+bool cluster_search_has_uniform(const struct layouts_request *layouts)
 {
     return layouts->pins.block_count == 0 && layouts->cluster->group_count == 1;
 }
@@ -18,7 +17,7 @@ static enum status search_uniform(const struct cluster_search_request *request,
     struct layout_list *list = &out->uniform;
     *list = (struct layout_list){.is_whole = true, .leanest_bytes = INFINITY};
     out->units = request->units ? *request->units : layouts_units(list, request->weights.raw);
-    if (!has_uniform(request->layouts))
+    if (!cluster_search_has_uniform(request->layouts))
         return STATUS_OK;
     TRY(layouts_price(request->layouts, list, err));
     out->objectives = calloc(list->count + 1, sizeof(*out->objectives));
@@ -48,8 +47,7 @@ static enum status search_tailored(const struct cluster_search_request *request,
         .weights = weights,
         .units = out->units,
         .best_objective = INFINITY,
-        .arithmetics = {request->arithmetics[0], request->arithmetics[1]},
-        .arithmetic_count = request->arithmetic_count,
+        .arithmetics = request->arithmetics,
         .gap_target = request->gap_target,
     };
     if (out->uniform.count > 0) {

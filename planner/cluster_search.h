@@ -8,9 +8,8 @@
 struct cluster_search_request {
     const struct layouts_request *layouts;
     struct layout_weights weights;
-    const struct priced_layout *units; /* of the weights; NULL: those of this search */
-    enum arithmetic arithmetics[2];    /* see tailor.h */
-    size_t arithmetic_count;
+    const struct priced_layout *units;  /* of the weights; NULL: those of this search */
+    struct arithmetic_list arithmetics; /* see tailor.h */
     double gap_target; /* stop when the gap is at most this; 0: prove the optimum */
 };
 
@@ -24,6 +23,10 @@ struct cluster_answer {
     double bound;               /* no layout of the space has one below */
     bool is_whole;              /* the limits did not end the search early */
 };
+
+/* Uniform layouts cannot say what is pinned for some blocks, nor where stages stand: there are none
+ * where blocks are pinned or devices differ. */
+bool cluster_search_has_uniform(const struct layouts_request *layouts);
 
 enum status cluster_search(const struct cluster_search_request *request, struct cluster_answer *out,
                            struct error *err);

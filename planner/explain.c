@@ -262,7 +262,14 @@ static enum status explain_whole(struct explaining *work, enum whole_choice at, 
 
 /* ---- choices by kind of layer ---- */
 
-enum mode_choice { MODE_RECOMPUTE, MODE_PRECISION, MODE_ZERO, MODE_SEQUENCE, MODE_COUNT };
+enum mode_choice {
+    MODE_RECOMPUTE,
+    MODE_KERNEL,
+    MODE_PRECISION,
+    MODE_ZERO,
+    MODE_SEQUENCE,
+    MODE_COUNT
+};
 
 enum { OPTIONS_MAX = 4 };
 
@@ -272,6 +279,11 @@ static const char *const sequence_words[] = {"off", "on"};
 static int mode_recompute(const struct layer_strategy *strategy)
 {
     return (int)strategy->recompute;
+}
+
+static int mode_kernel(const struct layer_strategy *strategy)
+{
+    return (int)strategy->attention;
 }
 
 static int mode_precision(const struct layer_strategy *strategy)
@@ -294,6 +306,11 @@ static const char *word_recompute(int option)
     return recompute_name((enum recompute)option);
 }
 
+static const char *word_kernel(int option)
+{
+    return attention_kernel_name((enum attention_kernel)option);
+}
+
 static const char *word_precision(int option)
 {
     return precision_name((enum precision)option);
@@ -313,6 +330,12 @@ static bool *pin_recompute(struct pins *pins, int kind, int option)
 {
     pins->recompute[kind] = (enum recompute)option;
     return &pins->recompute_fixed[kind];
+}
+
+static bool *pin_kernel(struct pins *pins, int kind, int option)
+{
+    pins->attention[kind] = (enum attention_kernel)option;
+    return &pins->attention_fixed[kind];
 }
 
 static bool *pin_precision(struct pins *pins, int kind, int option)
@@ -342,6 +365,7 @@ static const struct mode_row {
 } mode_rows[MODE_COUNT] = {
     [MODE_RECOMPUTE] = {"recompute", RECOMPUTE_COUNT, mode_recompute, word_recompute,
                         pin_recompute},
+    [MODE_KERNEL] = {"kernel", ATTENTION_KERNEL_COUNT, mode_kernel, word_kernel, pin_kernel},
     [MODE_PRECISION] = {"precision", PRECISION_COUNT, mode_precision, word_precision,
                         pin_precision},
     [MODE_ZERO] = {"ZeRO stage", OPTIONS_MAX, mode_zero, word_zero, pin_zero},
@@ -353,6 +377,8 @@ static bool admits(const struct plan *plan, enum mode_choice mode, enum layer_ki
     switch (mode) {
     case MODE_RECOMPUTE:
         return layer_admits_recompute(kind, (enum recompute)option);
+    case MODE_KERNEL:
+        return layer_admits_kernel(kind, (enum attention_kernel)option, RECOMPUTE_NONE);
     case MODE_PRECISION:
         return layer_admits_precision(kind, (enum precision)option);
     case MODE_ZERO:

@@ -159,6 +159,11 @@ static bool drop_precision(struct pins *pins)
     return pins_drop_mode(pins, PIN_PRECISION);
 }
 
+static bool drop_attention(struct pins *pins)
+{
+    return pins_drop_mode(pins, PIN_ATTENTION);
+}
+
 static bool drop_schedule(struct pins *pins)
 {
     return drop_flag(&pins->schedule_fixed);
@@ -190,6 +195,7 @@ static const struct {
     bool (*drop)(struct pins *pins);
 } pin_drops[] = {
     {"recompute", drop_recompute},
+    {"attention", drop_attention},
     {"zero", drop_zero},
     {"sp", drop_sequence_parallel},
     {"micro-batch", drop_micro_batch},

@@ -25,6 +25,9 @@ static const struct {
     [LAYOUT_RECOMPUTE] = {"recompute", &recompute_names},
     [LAYOUT_SCHEDULE] = {"schedule", &schedule_names},
     [LAYOUT_OFFLOAD] = {"offload", &offload_names},
+    [LAYOUT_ATTENTION] = {"fused_attention", &switch_names},
+    [LAYOUT_OVERLAP] = {"overlap", &switch_names},
+    [LAYOUT_ARITHMETIC] = {"arithmetic", &arithmetic_names},
 };
 
 int64_t layout_choice_value(const struct layout *layout, enum layout_choice choice)
@@ -45,6 +48,10 @@ int64_t layout_choice_value(const struct layout *layout, enum layout_choice choi
         [LAYOUT_SCHEDULE] = layout->schedule,
         [LAYOUT_OFFLOAD] = (layout->offload_activations ? OFFLOAD_ACTIVATIONS : 0) |
                            (layout->offload_optimizer ? OFFLOAD_OPTIMIZER : 0),
+        [LAYOUT_ATTENTION] = layout->fused_attention,
+        [LAYOUT_OVERLAP] =
+            layout->overlap_gradients || layout->overlap_parameters || layout->overlap_tensor,
+        [LAYOUT_ARITHMETIC] = layout->arithmetic,
     };
     return values[choice];
 }
@@ -61,6 +68,11 @@ bool layout_choice_is_plain(const struct layout *layout, enum layout_choice choi
                (layout->virtual_stages > 1 ? SCHEDULE_INTERLEAVED : SCHEDULE_1F1B);
     case LAYOUT_OFFLOAD:
         return !layout->offload_activations && !layout->offload_optimizer;
+    case LAYOUT_ATTENTION:
+    case LAYOUT_OVERLAP:
+        return layout_choice_value(layout, choice) != 0;
+    case LAYOUT_ARITHMETIC: /* of all layouts as long as nobody named several */
+        return true;
     default:
         return false;
     }
@@ -74,6 +86,11 @@ const char *layout_choice_key(enum layout_choice choice)
 const struct name_list *layout_choice_names(enum layout_choice choice)
 {
     return choices[choice].names;
+}
+
+bool layout_choice_is_switch(enum layout_choice choice)
+{
+    return choices[choice].names == &switch_names;
 }
 
 const char *layout_choice_text(enum layout_choice choice, int64_t value,

@@ -5,8 +5,8 @@
 
 #include "base/reporter.h"
 #include "costmodel/layout_cost.h"
-#include "planner/front.h"
 #include "planner/layout_choice.h"
+#include "planner/layout_list.h"
 #include "planner/limits.h"
 
 /* Blocks `first` to `last`, both included, that are pinned apart from the others. */
@@ -26,6 +26,8 @@ struct layout_pins {
     int recompute;         /* enum recompute */
     int schedule;          /* enum schedule */
     int offload;           /* bits of enum pinned_offload; 0: none of it */
+    int fused_attention;   /* 0 or 1 */
+    int overlap;           /* 0 or 1; free: what the request says */
     /* [block_count], ascending and disjoint; they stand before what holds for all layers. */
     struct block_pin blocks[2 * RANGE_PINS_MAX];
     size_t block_count;
@@ -43,13 +45,14 @@ struct layouts_request {
     const struct cluster *cluster;
     const struct model *model;
     enum framework framework;
-    enum arithmetic arithmetic;
-    int64_t global_batch;      /* sequences */
-    uint64_t memory_cap_bytes; /* of one device; 0: what the device has */
-    double risk;               /* that a layout's memory exceeds it; 0: MEMORY_RISK */
-    unsigned left_out;         /* layouts that choose this: bits 1 << enum plan_only */
-    bool overlaps;             /* the software overlaps communication with compute */
-    bool fused;                /* it has fused attention and cross-entropy */
+    enum arithmetic arithmetic;    /* of layouts */
+    struct arithmetic_list others; /* that layouts may be of as well */
+    int64_t global_batch;          /* sequences */
+    uint64_t memory_cap_bytes;     /* of one device; 0: what the device has */
+    double risk;                   /* that a layout's memory exceeds it; 0: MEMORY_RISK */
+    unsigned left_out;             /* layouts that choose this: bits 1 << enum plan_only */
+    bool overlaps;                 /* the software overlaps communication with compute */
+    bool fused_cross_entropy;      /* it has that; attention is a choice */
     /* Memory is an aim: what only saves some counts, too. Otherwise nothing waits on the host that
      * finds room on the device, which costs no less time and energy. */
     bool saves_memory;
@@ -58,25 +61,6 @@ struct layouts_request {
     const struct layout_exclusion *excluded;
     struct search_limits limits;
     struct reporter reporter;
-};
-
-struct priced_layout {
-    struct layout layout;
-    double time_s, memory_bytes, energy_j;
-    double price, carbon_g; /* of a step; NAN: the cluster gives none */
-};
-
-struct priced_layout priced_layout_of(const struct layout *layout,
-                                      const struct layout_prediction *prediction);
-
-struct layout_list {
-    struct priced_layout *rows; /* [count], owned: those that fit */
-    size_t count, capacity;
-    uint64_t considered;   /* that pass layout_check and the pins */
-    bool is_whole;         /* false: the limits were reached before all were priced */
-    struct layout leanest; /* of all that were considered */
-    double leanest_bytes;  /* its memory, with the deviations of the risk; INFINITY: none was
-                              considered */
 };
 
 /* What may come after a layout of the same degrees: bits. */
@@ -103,30 +87,5 @@ enum status layouts_each(const struct layouts_request *request,
 
 enum status layouts_price(const struct layouts_request *request, struct layout_list *out,
                           struct error *err);
-void layouts_free(struct layout_list *list);
-
-/* T, M and E of weights, each as a multiple of the best of it alone (1, GiB and J when `raw`). */
-struct layout_weights {
-    double time, memory, energy;
-    bool raw;
-};
-
-/* What T, M and E of weights are multiples of. */
-struct priced_layout layouts_units(const struct layout_list *list, bool raw);
-double layout_objective(const struct layout_weights *weights, const struct priced_layout *units,
-                        const struct priced_layout *row);
-
-/* `units` NULL: those of the list. Sorts the rows by their weighted objective, best first; of
- * equals the one of less memory stands first. objectives [list->count] receives the values in that
- * order (NULL allowed). */
-enum status layouts_rank(struct layout_list *list, const struct layout_weights *weights,
-                         const struct priced_layout *units, double *objectives, struct error *err);
-
-double priced_layout_value(const struct priced_layout *row, enum front_axis axis);
-
-/* Keep the rows that no other is better than in one of `axes` (of enum front_axis, at least two)
- * without being worse in another, by rising time; of equals the first. All layouts were priced, so
- * this is the true front. */
-void layouts_keep_front(struct layout_list *list, unsigned axes);
 
 #endif

@@ -16,11 +16,13 @@ struct pin {
 
 static const char expected[] =
     "expected pp=N, dp=N, v=N, schedule=gpipe|1f1b|interleaved, micro-batch=N, micro-batches=N, "
-    "threads=N, tp[:KIND]=N, sp[:KIND]=on|off, zero[:KIND]=0|1|2|3, "
-    "recompute[:KIND]=none|selective|full or precision[:KIND]=fp32|bf16|fp16, separated by commas; "
+    "threads=N, gradients=fp32|bf16, tp[:KIND]=N, sp[:KIND]=on|off, zero[:KIND]=0|1|2|3, "
+    "recompute[:KIND]=none|selective|full, precision[:KIND]=fp32|bf16|fp16 or "
+    "attention=plain|tiled, separated by commas; "
     "KIND is one of embedding, attention, mlp, head; of blocks A to B alone: recompute:A-B=full, "
     "zero:mlp:A-B=1; with --cluster also cp=N, ep=N, shard=N, "
-    "offload=none|activations|optimizer|both, schedule=zb-h1 and arithmetic:A-B=fp8";
+    "offload=none|activations|optimizer|both, fused-attention=on|off, overlap=on|off, "
+    "schedule=zb-h1 and arithmetic:A-B=fp8";
 
 static enum status refuse(const struct pin *pin, const char *why, struct error *err)
 {
@@ -139,6 +141,18 @@ static enum status set_schedule(struct pins *out, const struct pin *pin, struct 
     return STATUS_OK;
 }
 
+static enum status set_gradients(struct pins *out, const struct pin *pin, struct error *err)
+{
+    unsigned value;
+    if (out->gradients_fixed)
+        return refuse(pin, "given twice", err);
+    if (!name_parse(&gradient_reduction_names, pin->value, &value))
+        return refuse(pin, "neither fp32 nor bf16", err);
+    out->gradients_fixed = true;
+    out->gradients = (enum gradient_reduction)value;
+    return STATUS_OK;
+}
+
 static const char *const offloads[] = {"none", "activations", "optimizer", "both"};
 const struct name_list offload_names = {offloads, sizeof(offloads) / sizeof(*offloads)};
 
@@ -149,6 +163,33 @@ static enum status set_offload(struct pins *out, const struct pin *pin, struct e
     if (!name_parse(&offload_names, pin->value, &out->offload))
         return refuse(pin, "neither none, activations, optimizer nor both", err);
     out->offload_fixed = true;
+    return STATUS_OK;
+}
+
+static const char *const switches[] = {"off", "on"};
+static const struct name_list switch_names = {switches, sizeof(switches) / sizeof(*switches)};
+
+/* On or off, in the struct at `offset`. */
+static const struct switch_row {
+    const char *key;
+    size_t fixed_offset, offset;
+} switch_rows[] = {
+    {"fused-attention", offsetof(struct pins, fused_attention_fixed),
+     offsetof(struct pins, fused_attention)},
+    {"overlap", offsetof(struct pins, overlap_fixed), offsetof(struct pins, overlap)},
+};
+
+static enum status set_switch(struct pins *out, const struct switch_row *row, const struct pin *pin,
+                              struct error *err)
+{
+    bool *is_fixed = (bool *)((char *)out + row->fixed_offset);
+    unsigned is_on;
+    if (*is_fixed)
+        return refuse(pin, "given twice", err);
+    if (!name_parse(&switch_names, pin->value, &is_on))
+        return refuse(pin, "neither on nor off", err);
+    *is_fixed = true;
+    *(bool *)((char *)out + row->offset) = is_on != 0;
     return STATUS_OK;
 }
 
@@ -183,6 +224,17 @@ static void set_precision(struct pins *out, int kind, int value)
     out->precision[kind] = (enum precision)value;
 }
 
+static void set_attention(struct pins *out, int kind, int value)
+{
+    out->attention_fixed[kind] = true;
+    out->attention[kind] = (enum attention_kernel)value;
+}
+
+static bool admits_attention(enum layer_kind kind, int value)
+{
+    return layer_admits_kernel(kind, (enum attention_kernel)value, RECOMPUTE_NONE);
+}
+
 static bool admits_recompute(enum layer_kind kind, int value)
 {
     return layer_admits_recompute(kind, (enum recompute)value);
@@ -192,9 +244,6 @@ static bool admits_precision(enum layer_kind kind, int value)
 {
     return layer_admits_precision(kind, (enum precision)value);
 }
-
-static const char *const switches[] = {"off", "on"};
-static const struct name_list switch_names = {switches, sizeof(switches) / sizeof(*switches)};
 
 static const struct mode_row {
     const char *key;
@@ -225,6 +274,11 @@ static const struct mode_row {
                        .refusal = "unknown precision",
                        .set = set_precision,
                        .admits = admits_precision},
+    [PIN_ATTENTION] = {.key = "attention",
+                       .names = &attention_kernel_names,
+                       .refusal = "neither plain nor tiled",
+                       .set = set_attention,
+                       .admits = admits_attention},
     [PIN_ARITHMETIC] = {.key = "arithmetic",
                         .names = &arithmetic_names,
                         .refusal = "neither fp32, tf32, bf16, fp16 nor fp8"},
@@ -334,8 +388,14 @@ static enum status set_pin(struct pins *out, const struct pin *pin, struct error
         if (strcmp(pin->key, number_rows[i].key) == 0)
             return set_number(out, &number_rows[i], pin, err);
     }
+    for (size_t i = 0; i < sizeof(switch_rows) / sizeof(*switch_rows); i++) {
+        if (strcmp(pin->key, switch_rows[i].key) == 0)
+            return set_switch(out, &switch_rows[i], pin, err);
+    }
     if (strcmp(pin->key, "schedule") == 0)
         return set_schedule(out, pin, err);
+    if (strcmp(pin->key, "gradients") == 0)
+        return set_gradients(out, pin, err);
     if (strcmp(pin->key, "offload") == 0)
         return set_offload(out, pin, err);
     return refuse(pin, "unknown key", err);
@@ -417,7 +477,9 @@ bool pins_are_alike(const struct pins *a, const struct pins *b, enum layer_kind 
            a->recompute_fixed[kind] == b->recompute_fixed[kind] &&
            a->recompute[kind] == b->recompute[kind] &&
            a->precision_fixed[kind] == b->precision_fixed[kind] &&
-           a->precision[kind] == b->precision[kind];
+           a->precision[kind] == b->precision[kind] &&
+           a->attention_fixed[kind] == b->attention_fixed[kind] &&
+           a->attention[kind] == b->attention[kind];
 }
 
 static bool *fixed_of(struct pins *pins, enum pin_mode mode, int kind)
@@ -431,6 +493,8 @@ static bool *fixed_of(struct pins *pins, enum pin_mode mode, int kind)
         return &pins->recompute_fixed[kind];
     case PIN_PRECISION:
         return &pins->precision_fixed[kind];
+    case PIN_ATTENTION:
+        return &pins->attention_fixed[kind];
     default:
         return NULL;
     }
@@ -476,11 +540,13 @@ enum status pins_check_model(const struct pins *pins, const struct model *model,
 
 enum status pins_check_measured(const struct pins *pins, struct error *err)
 {
-    const char *key = pins->context > 0     ? "cp"
-                      : pins->expert > 0    ? "ep"
-                      : pins->shard > 0     ? "shard"
-                      : pins->offload_fixed ? "offload"
-                                            : NULL;
+    const char *key = pins->context > 0             ? "cp"
+                      : pins->expert > 0            ? "ep"
+                      : pins->shard > 0             ? "shard"
+                      : pins->offload_fixed         ? "offload"
+                      : pins->fused_attention_fixed ? "fused-attention"
+                      : pins->overlap_fixed         ? "overlap"
+                                                    : NULL;
     for (size_t i = 0; i < pins->range_count; i++)
         key = pins->ranges[i].mode == PIN_ARITHMETIC ? "arithmetic" : key;
     if (key != NULL)

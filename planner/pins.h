@@ -5,6 +5,7 @@
 #include "ir/layer.h"
 #include "ir/model.h"
 #include "ir/names.h"
+#include "ir/plan.h"
 #include "ir/schedule.h"
 
 /* What can be pinned by kind of layer and for a range of blocks. */
@@ -14,6 +15,7 @@ enum pin_mode {
     PIN_ZERO,
     PIN_RECOMPUTE,
     PIN_PRECISION,
+    PIN_ATTENTION,  /* the kernel, on a measured machine */
     PIN_ARITHMETIC, /* of a range only, on a described cluster */
     PIN_MODE_COUNT
 };
@@ -23,7 +25,8 @@ struct range_pin {
     enum pin_mode mode;
     enum layer_kind kind; /* LAYER_KIND_COUNT: attention and mlp */
     int64_t first, last;
-    int value; /* t, 0 or 1, stage, enum recompute, enum precision, enum arithmetic */
+    int value; /* t, 0 or 1, stage, enum recompute, enum precision,
+                  enum attention_kernel, enum arithmetic */
 };
 
 enum { RANGE_PINS_MAX = 32 };
@@ -42,10 +45,16 @@ struct pins {
     bool schedule_fixed;
     enum schedule schedule;
     int threads;
+    /* fp32 unless pinned: no plan rounds gradients that was not asked to. Measured machines only.
+     */
+    bool gradients_fixed;
+    enum gradient_reduction gradients;
     /* Of described clusters only: */
     int context, expert, shard;
     bool offload_fixed;
     unsigned offload;
+    bool fused_attention_fixed, fused_attention;
+    bool overlap_fixed, overlap; /* of communication with compute */
     /* By kind; a pinned mode that a kind does not admit leaves the kind at its nearest one: none
      * for recompute, fp32 for precision, off for sequence parallelism of a layer that is not
      * shared. */
@@ -58,6 +67,8 @@ struct pins {
     enum recompute recompute[LAYER_KIND_COUNT];
     bool precision_fixed[LAYER_KIND_COUNT];
     enum precision precision[LAYER_KIND_COUNT];
+    bool attention_fixed[LAYER_KIND_COUNT];
+    enum attention_kernel attention[LAYER_KIND_COUNT];
     /* [range_count]; they stand before what holds for a kind, those of one kind before those of
      * both. No two of the same mode and kind have a block in common. */
     struct range_pin ranges[RANGE_PINS_MAX];

@@ -15,7 +15,7 @@
 /* A pipeline's time is known to the search only from below, so that to close its problem at any
  * cost would prove little: with a plan in hand its parts are closed as far as so many labels go,
  * all of them together as far as so many, and what is left open counts by its bound. */
-enum { PIPELINE_LABELS = 10000, PIPELINE_LABELS_ALL = 600000 };
+enum { PIPELINE_LABELS = 30000, PIPELINE_LABELS_ALL = 3000000 };
 static const double pipeline_part_s = 1; /* GLPK's trees have no labels to count */
 
 static const double gib_bytes = 1024.0 * 1024.0 * 1024.0;

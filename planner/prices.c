@@ -42,6 +42,7 @@ void prices_plan(const struct planner_request *request, const struct mesh *mesh,
     out->tensor_parallel = mesh->tensor_parallel;
     out->virtual_stages = 1;
     out->schedule = SCHEDULE_1F1B;
+    out->gradient_reduction = request->pins.gradients;
     out->global_batch = request->global_batch;
     out->micro_batch = mesh->micro_batch;
     out->micro_batches = mesh->micro_batches;
@@ -55,14 +56,19 @@ static bool pins_allow_mode(const struct pins *pins, enum layer_kind kind,
 {
     enum precision precision = pins->precision[kind];
     enum recompute recompute = pins->recompute[kind];
+    enum attention_kernel attention = pins->attention[kind];
     if (!layer_admits_precision(kind, strategy->precision) ||
-        !layer_admits_recompute(kind, strategy->recompute))
+        !layer_admits_recompute(kind, strategy->recompute) ||
+        !layer_admits_kernel(kind, strategy->attention, strategy->recompute))
         return false;
     if (!layer_admits_precision(kind, precision))
         precision = PRECISION_FP32;
     if (!layer_admits_recompute(kind, recompute))
         recompute = RECOMPUTE_NONE;
-    return (!pins->precision_fixed[kind] || strategy->precision == precision) &&
+    if (!layer_admits_kernel(kind, attention, RECOMPUTE_NONE))
+        attention = ATTENTION_PLAIN;
+    return (!pins->attention_fixed[kind] || strategy->attention == attention) &&
+           (!pins->precision_fixed[kind] || strategy->precision == precision) &&
            (!pins->recompute_fixed[kind] || strategy->recompute == recompute);
 }
 
@@ -218,9 +224,10 @@ static enum status price_modes(struct pricing *pricing, enum layer_kind kind,
 {
     if (!split_is_possible(pricing, kind, &strategy))
         return STATUS_OK;
-    for (int recompute = 0; recompute < RECOMPUTE_COUNT; recompute++) {
+    for (int mode = 0; mode < RECOMPUTE_COUNT * ATTENTION_KERNEL_COUNT; mode++) {
         for (int precision = 0; precision < PRECISION_COUNT; precision++) {
-            strategy.recompute = (enum recompute)recompute;
+            strategy.recompute = (enum recompute)(mode % RECOMPUTE_COUNT);
+            strategy.attention = (enum attention_kernel)(mode / RECOMPUTE_COUNT);
             strategy.precision = (enum precision)precision;
             if (some_group_admits(pricing, kind, &strategy))
                 TRY(price_beside(pricing, kind, &strategy, err));

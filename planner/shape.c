@@ -3,6 +3,7 @@
 #include "base/stats.h"
 #include "costmodel/layout_energy.h"
 #include "costmodel/predict.h"
+#include "planner/stage_quickest.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,23 @@ static bool mode_is_admitted(const struct tailor_request *request, int64_t block
     return admits(recompute, (int)mode->recompute) && admits(arithmetic, (int)mode->arithmetic);
 }
 
+/* Of fp32 and tf32 the slower one is for blocks that are pinned to it. */
+static bool is_beaten(const struct tailor_request *request, int64_t block,
+                      enum arithmetic arithmetic)
+{
+    const struct block_pin *own = pin_of(&request->layouts->pins, block);
+    const struct layout layout = {.arithmetic = ARITHMETIC_FP32};
+    if ((own && own->arithmetic >= 0) || !layout_admits_arithmetic(&layout, arithmetic))
+        return false;
+    for (size_t i = 0; i < request->arithmetics.count; i++) {
+        enum arithmetic other = request->arithmetics.items[i];
+        if (layout_admits_arithmetic(&layout, other) &&
+            cluster_is_slower_in(request->layouts->cluster, arithmetic, other))
+            return true;
+    }
+    return false;
+}
+
 /* Every device that stages stand on multiplies in it. */
 static bool has_arithmetic(const struct shape *shape, enum arithmetic arithmetic)
 {
@@ -54,9 +72,11 @@ static size_t kinds_away_or_not(const struct shape *shape, int64_t block, bool a
     for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
         if (away && !layout_admits_activations_away(&shape->layout, order[i]))
             continue;
-        for (size_t j = 0; j < request->arithmetic_count; j++) {
-            const struct block_mode mode = {order[i], request->arithmetics[j], away};
-            if (mode_is_admitted(request, block, &mode) && has_arithmetic(shape, mode.arithmetic))
+        for (size_t j = 0; j < request->arithmetics.count; j++) {
+            const struct block_mode mode = {order[i], request->arithmetics.items[j], away};
+            if (layout_admits_arithmetic(&shape->layout, mode.arithmetic) &&
+                !is_beaten(request, block, mode.arithmetic) &&
+                mode_is_admitted(request, block, &mode) && has_arithmetic(shape, mode.arithmetic))
                 out[count++] = (struct block_kind){has_experts, mode};
         }
     }
@@ -130,20 +150,44 @@ static enum status add_class(struct shape *shape, const struct block_kind *kinds
 }
 
 /* STATUS_INVALID: pins leave a block no mode. */
+static enum status classify_item(struct shape *shape, size_t item, struct error *err)
+{
+    struct block_kind kinds[BLOCK_KINDS_MAX];
+    size_t count = admitted_kinds(shape, (int64_t)item * shape->item_blocks, kinds), class = 0;
+    if (count == 0)
+        return error_set(err, STATUS_INVALID,
+                         "block %zu: the pins leave it no mode of recompute and arithmetic",
+                         item * shape->item_blocks);
+    while (class < shape->class_count && !is_class(shape, &shape->classes[class], kinds, count))
+        class ++;
+    if (class == shape->class_count)
+        TRY(add_class(shape, kinds, count, err));
+    shape->item_classes[item] = (unsigned char)class;
+    return STATUS_OK;
+}
+
+/* All that a block's modes depend on. */
+static bool admits_alike(const struct shape *shape, size_t a, size_t b)
+{
+    const struct layouts_request *layouts = shape->request->layouts;
+    int64_t block_a = (int64_t)a * shape->item_blocks, block_b = (int64_t)b * shape->item_blocks;
+    return pin_of(&layouts->pins, block_a) == pin_of(&layouts->pins, block_b) &&
+           model_block_has_experts(layouts->model, block_a) ==
+               model_block_has_experts(layouts->model, block_b);
+}
+
+/* Most blocks are as the one before, or, where every second one has experts, as the one before
+ * that. */
 static enum status classify(struct shape *shape, struct error *err)
 {
     for (size_t item = 0; item < shape->items; item++) {
-        struct block_kind kinds[BLOCK_KINDS_MAX];
-        size_t count = admitted_kinds(shape, (int64_t)item * shape->item_blocks, kinds), class = 0;
-        if (count == 0)
-            return error_set(err, STATUS_INVALID,
-                             "block %zu: the pins leave it no mode of recompute and arithmetic",
-                             item * shape->item_blocks);
-        while (class < shape->class_count && !is_class(shape, &shape->classes[class], kinds, count))
-            class ++;
-        if (class == shape->class_count)
-            TRY(add_class(shape, kinds, count, err));
-        shape->item_classes[item] = (unsigned char)class;
+        size_t back = 1;
+        while (back <= 2 && back <= item && !admits_alike(shape, item, item - back))
+            back++;
+        if (back <= 2 && back <= item)
+            shape->item_classes[item] = shape->item_classes[item - back];
+        else
+            TRY(classify_item(shape, item, err));
     }
     return STATUS_OK;
 }
@@ -590,6 +634,17 @@ static enum status allocate(struct shape *shape, struct error *err)
     return STATUS_OK;
 }
 
+/* Can every block be as it is pinned? */
+static bool admits_pins(const struct layouts_request *request, const struct layout *layout)
+{
+    for (size_t i = 0; i < request->pins.block_count; i++) {
+        int arithmetic = request->pins.blocks[i].arithmetic;
+        if (arithmetic >= 0 && !layout_admits_arithmetic(layout, (enum arithmetic)arithmetic))
+            return false;
+    }
+    return true;
+}
+
 /* Interleaved chunks are alike, so that a stage has the same of every v-th block. */
 static bool can_differ(const struct layouts_request *request, const struct layout *layout)
 {
@@ -603,7 +658,7 @@ enum status shape_open(struct shape *out, const struct tailor_request *request,
                        const struct layout *layout, const size_t *stage_groups,
                        struct shape_space *space, bool *is_empty, struct error *err)
 {
-    *is_empty = !can_differ(request->layouts, layout);
+    *is_empty = !can_differ(request->layouts, layout) || !admits_pins(request->layouts, layout);
     if (*is_empty)
         return STATUS_OK;
     memset(out, 0, sizeof(*out));
@@ -630,6 +685,7 @@ void shape_close(struct shape *shape)
                 mix_set_free(&series->sets[i]);
             free(series->sets);
         }
+        front_table_free(shape->fronts[group]);
     }
     free(shape->item_classes);
     free(shape->lists);

@@ -20,6 +20,8 @@ struct mix_series {
     size_t count;
 };
 
+struct front_table; /* planner/stage_quickest.h */
+
 /* What one stage can be with so many blocks of each class. */
 struct stage_option {
     double cost;             /* of the objective: fill and energy */
@@ -78,6 +80,7 @@ struct shape {
     double least_device_bytes, most_device_bytes;
     struct kind_measures measures[CLUSTER_GROUPS_MAX];
     struct mix_series series[CLUSTER_GROUPS_MAX][BLOCK_CLASSES_MAX];
+    struct front_table *fronts[CLUSTER_GROUPS_MAX]; /* owned; NULL: not made yet */
     struct unit_prices prices;
     double deviations; /* of memory, that must fit as well */
     double fixed;      /* of the objective: transfers, tied tables */
@@ -89,14 +92,15 @@ struct shape {
     bool has_floors;              /* some options are above their floors */
     bool lacks_floors;            /* some contents have mixes that no option or floor stands for */
     bool is_cut;                  /* the limits were reached: columns are missing */
+    bool is_too_large;            /* its stages cannot hold all items at their leanest */
     struct stage_option *options; /* owned */
     size_t option_count, option_capacity;
     struct shape_space *space;
 };
 
 /* `layout` has passed layout_check; its stages stand on `stage_groups` [pipeline]. *is_empty: the
- * shape can have no blocks that differ (interleaved chunks that do not divide them); nothing to
- * close then. `space` is borrowed until shape_close. */
+ * shape can have no blocks that differ (interleaved chunks that do not divide them), or none as
+ * they are pinned; nothing to close then. `space` is borrowed until shape_close. */
 enum status shape_open(struct shape *out, const struct tailor_request *request,
                        const struct layout *layout, const size_t *stage_groups,
                        struct shape_space *space, bool *is_empty, struct error *err);

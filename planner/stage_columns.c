@@ -10,7 +10,11 @@
 static bool lean_fits(const struct shape *shape, size_t stage, size_t items)
 {
     const struct stage_memory memory = shape_lean_stage(shape, stage, items);
-    return memory.sum - memory.cached <= memory.device_bytes;
+    double cap_bytes = (double)shape->request->layouts->memory_cap_bytes;
+    double mean_cap_bytes = shape->request->mean_cap_bytes;
+    return memory.sum - memory.cached <= memory.device_bytes &&
+           (cap_bytes == 0 || memory.sum <= cap_bytes) &&
+           (mean_cap_bytes == 0 || memory.sum <= mean_cap_bytes);
 }
 
 /* Can the stages hold all items, each as many as fit at their leanest? Most shapes of a large model
@@ -169,8 +173,10 @@ enum status shape_columns(struct shape *shape, double threshold, struct columns 
     struct reach reach;
     if (shape->least >= threshold || shape->items < stages)
         return STATUS_OK;
-    if (!lean_stages_hold_all(shape))
+    if (!lean_stages_hold_all(shape)) {
+        shape->is_too_large = true;
         return STATUS_OK;
+    }
     shape->most_repeat_s = (threshold - shape->least_others) / shape->prices.second;
     for (size_t i = 0; i < OPTION_HEADS; i++)
         shape->space->heads[i] = LIST_END;

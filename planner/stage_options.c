@@ -1,6 +1,8 @@
 #include "planner/stage_options.h"
 
 #include "planner/mix_chain.h"
+#include "planner/stage_content.h"
+#include "planner/stage_quickest.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +30,13 @@ static size_t mixes_most(const struct shape *shape)
 {
     enum { MIXES_MOST = 5000 };
     return shape->request->mixes_most > 0 ? shape->request->mixes_most : MIXES_MOST;
+}
+
+/* Points of mixes looked at, see stage_quickest_serves. */
+static double work_most(const struct shape *shape)
+{
+    const double usual = 4e6;
+    return shape->request->mixes_most > 0 ? (double)shape->request->mixes_most : usual;
 }
 
 /* No set after one that is too large. */
@@ -89,17 +98,17 @@ static enum status mixes_of(struct shape *shape, size_t group,
 
 /* ---- options ---- */
 
-static bool fits(const struct shape *shape, const struct stage_memory *memory)
+bool stage_fits(const struct shape *shape, const struct stage_memory *memory)
 {
     const struct layouts_request *request = shape->request->layouts;
     double margin = shape->deviations * stage_memory_deviation(memory);
     return memory->sum - memory->cached + margin <= memory->device_bytes &&
            memory->host_bytes <= memory->host_memory_bytes &&
            (request->memory_cap_bytes == 0 ||
-            memory->sum + margin <= (double)request->memory_cap_bytes);
+            memory->sum + margin <= (double)request->memory_cap_bytes) &&
+           (shape->request->mean_cap_bytes == 0 || memory->sum <= shape->request->mean_cap_bytes);
 }
 
-/* Whatever other stages there are, can `a` replace `b`? */
 static bool replaces(const struct unit_prices *prices, const struct stage_option *a,
                      const struct stage_option *b)
 {
@@ -108,14 +117,23 @@ static bool replaces(const struct unit_prices *prices, const struct stage_option
     return more <= 0 && (prices->byte == 0 || a->bytes <= b->bytes);
 }
 
+bool stage_option_is_replaced(const struct shape *shape, const struct option_list *list,
+                              const struct stage_option *option)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (replaces(&shape->prices, &shape->options[list->begin + i], option))
+            return true;
+    return false;
+}
+
 /* Who replaces another has no larger one. */
 static double total_cost(const struct unit_prices *prices, const struct stage_option *option)
 {
     return option->cost + prices->second * (option->repeat_s + option->once_s);
 }
 
-static enum status offer_option(struct shape *shape, struct option_list *list,
-                                const struct stage_option *option, struct error *err)
+enum status stage_offer_option(struct shape *shape, struct option_list *list,
+                               const struct stage_option *option, struct error *err)
 {
     struct stage_option *first = shape->options + list->begin;
     double total = total_cost(&shape->prices, option);
@@ -191,9 +209,9 @@ static void show_rest(const struct shape *shape, const struct stage_work *work,
     hidden->renew_s = fmax(hidden->renew_s, work->renew_s - longer_s);
 }
 
-static struct stage_option price_mix(struct shape *shape, const struct stage_entry *entry,
-                                     const struct stage_work *slowest, const uint16_t *kinds,
-                                     const struct stage_memory *memory)
+struct stage_option stage_price_mix(struct shape *shape, const struct stage_entry *entry,
+                                    const struct stage_work *slowest, const uint16_t *kinds,
+                                    const struct stage_memory *memory)
 {
     struct stage_work work;
     stage_work_fill(&shape->space->step.prices[entry->group], entry, &work);
@@ -227,20 +245,13 @@ static bool costs_as_much(const struct mix *a, const struct mix *b)
     return mix_same_split(a, b);
 }
 
-static void set_kinds(const struct shape *shape, const uint16_t *kinds, struct stage_entry *entry)
+void stage_set_kinds(const struct shape *shape, const uint16_t *kinds, struct stage_entry *entry)
 {
     for (size_t kind = 0; kind < shape->kind_count; kind++)
         entry->kinds[kind] = 0;
     for (size_t kind = 0; kind < shape->kind_count; kind++)
         entry->kinds[shape->twins[kind]] += kinds[kind];
 }
-
-/* A content at work. */
-struct content {
-    struct option_list *list;
-    struct stage_entry entry; /* with every class at its first kind */
-    struct stage_work slowest;
-};
 
 static struct content content_of(const struct shape *shape, struct option_list *list)
 {
@@ -274,13 +285,13 @@ static enum status price_every_mix(struct shape *shape, const struct content *co
         struct stage_memory memory;
         if (best && shape->prices.byte == 0 && costs_as_much(mix, best))
             continue;
-        set_kinds(shape, mix->kinds, &entry);
+        stage_set_kinds(shape, mix->kinds, &entry);
         stage_memory_fill(&shape->bytes[entry.group], &entry, &memory);
-        if (!fits(shape, &memory))
+        if (!stage_fits(shape, &memory))
             continue;
         const struct stage_option option =
-            price_mix(shape, &entry, &content->slowest, mix->kinds, &memory);
-        status = offer_option(shape, content->list, &option, err);
+            stage_price_mix(shape, &entry, &content->slowest, mix->kinds, &memory);
+        status = stage_offer_option(shape, content->list, &option, err);
         best = best ? best : mix;
     }
     mix_set_free(&space);
@@ -308,7 +319,7 @@ static enum status are_too_many(struct shape *shape, const struct content *conte
 }
 
 /* A constraint on memory that a chain is built for. */
-enum need { NEED_DEVICE, NEED_CAP, NEED_COUNT };
+enum need { NEED_DEVICE, NEED_CAP, NEED_MEAN, NEED_COUNT };
 
 /* The tangent of what a stage needs, with its margin, at `at`. A norm is nowhere below its tangents
  * (Cauchy and Schwarz): u v = ((u + v)^2 - u^2 - v^2) / 2. */
@@ -322,6 +333,8 @@ static double tangent_bytes(const struct shape *shape, enum need need,
     double joined = stage_memory_deviation(&both);
     double product = (joined * joined - own * own - other * other) / 2;
     double margin = shape->deviations * (other > 0 ? product / other : own);
+    if (need == NEED_MEAN)
+        return memory->sum;
     return memory->sum + margin - (need == NEED_DEVICE ? memory->cached : 0);
 }
 
@@ -372,7 +385,7 @@ static void chain_entry(const struct shape *shape, const struct content *content
     for (size_t kind = 0; kind < BLOCK_KINDS_MAX; kind++)
         kinds[kind] = (uint16_t)(kinds[kind] * shape->item_blocks);
     *entry = content->entry;
-    set_kinds(shape, kinds, entry);
+    stage_set_kinds(shape, kinds, entry);
 }
 
 static bool chain_memory(const struct shape *shape, const struct content *content,
@@ -382,7 +395,7 @@ static bool chain_memory(const struct shape *shape, const struct content *conten
     struct stage_entry entry;
     chain_entry(shape, content, chain, index, &entry, kinds);
     stage_memory_fill(&shape->bytes[entry.group], &entry, memory);
-    return fits(shape, memory);
+    return stage_fits(shape, memory);
 }
 
 /* A mix that fits, of which the next does not; false: not even the leanest does. `memory` is its,
@@ -426,13 +439,15 @@ static double least_passes_s(const struct shape *shape, const struct content *co
                              const struct stage_memory *at)
 {
     const double same_share = 1e-12; /* sums in another order differ by less */
-    const struct layouts_request *request = shape->request->layouts;
     double most_bytes[] = {
-        [NEED_DEVICE] = at->device_bytes, [NEED_CAP] = (double)request->memory_cap_bytes};
+        [NEED_DEVICE] = at->device_bytes,
+        [NEED_CAP] = (double)shape->request->layouts->memory_cap_bytes,
+        [NEED_MEAN] = shape->request->mean_cap_bytes,
+    };
     double least_s = 0;
     for (int need = 0; need < NEED_COUNT; need++) {
         struct mix_chain chain;
-        if (need == NEED_CAP && request->memory_cap_bytes == 0)
+        if (need != NEED_DEVICE && most_bytes[need] == 0)
             continue;
         build_chain(shape, content, (enum need)need, at, &chain);
         double s = mix_chain_least_s(&chain, most_bytes[need] * (1 + same_share));
@@ -491,11 +506,11 @@ static enum status price_last(struct shape *shape, const struct content *content
     if (!(passes_s < INFINITY))
         return STATUS_OK;
     chain_entry(shape, content, &chain, index, &entry, kinds);
-    struct stage_option option = price_mix(shape, &entry, &content->slowest, kinds, &memory);
+    struct stage_option option = stage_price_mix(shape, &entry, &content->slowest, kinds, &memory);
     option.floor = stage_floor(shape, content, passes_s);
     option.cost = is_option ? option.cost : INFINITY;
     shape->has_floors = true;
-    return offer_option(shape, content->list, &option, err);
+    return stage_offer_option(shape, content->list, &option, err);
 }
 
 static enum status price_chain(struct shape *shape, const struct content *content,
@@ -516,8 +531,8 @@ static enum status price_chain(struct shape *shape, const struct content *conten
             continue;
         chain_entry(shape, content, &chain, i, &entry, kinds);
         const struct stage_option option =
-            price_mix(shape, &entry, &content->slowest, kinds, &memory);
-        TRY(offer_option(shape, content->list, &option, err));
+            stage_price_mix(shape, &entry, &content->slowest, kinds, &memory);
+        TRY(stage_offer_option(shape, content->list, &option, err));
     }
     return STATUS_OK;
 }
@@ -526,6 +541,8 @@ static enum status price_content(struct shape *shape, struct option_list *list, 
 {
     const struct content content = content_of(shape, list);
     bool is_chain;
+    if (stage_quickest_serves(shape, &content, work_most(shape)))
+        return stage_quickest_price(shape, &content, err);
     TRY(are_too_many(shape, &content, &is_chain, err));
     if (shape_is_cut(shape))
         return STATUS_OK;

@@ -15,7 +15,20 @@ enum { ORDERS_MAX = 24, ORDERED_GROUPS_MAX = 4 };
 struct candidate {
     struct layout layout;
     unsigned char order[CLUSTER_GROUPS_MAX];
-    double bound; /* of the objective, without regard to memory */
+    double bound;  /* of the objective, without regard to memory */
+    size_t pooled; /* which of the pool it is */
+};
+
+/* What is known of a shape under whatever weights and the caps so far. */
+struct pooled_shape {
+    struct candidate candidate;
+    double least_s, least_j; /* INFINITY: it does not fit */
+};
+
+struct tailor_pool {
+    struct pooled_shape *shapes; /* [count], owned */
+    size_t count;
+    bool is_whole;
 };
 
 struct tailor {
@@ -159,7 +172,37 @@ static enum status find_candidates(struct tailor *tailor, struct error *err)
     shapes.pins.recompute =
         shapes.framework == FRAMEWORK_DEEPSPEED ? RECOMPUTE_FULL : RECOMPUTE_NONE;
     shapes.reporter = (struct reporter){0};
-    TRY(layouts_each(&shapes, &visitor, &tailor->out->is_whole, err));
+    return layouts_each(&shapes, &visitor, &tailor->out->is_whole, err);
+}
+
+/* Those of the pool that may be better, with what earlier searches have proven of them. */
+static enum status take_candidates(struct tailor *tailor, struct error *err)
+{
+    const struct tailor_request *request = tailor->request;
+    struct tailored *out = tailor->out;
+    out->is_whole = request->pool->is_whole;
+    out->shapes = request->pool->count;
+    for (size_t i = 0; i < request->pool->count; i++) {
+        const struct pooled_shape *shape = &request->pool->shapes[i];
+        const struct priced_layout least = {.time_s = shape->least_s, .energy_j = shape->least_j};
+        struct candidate candidate = shape->candidate;
+        if (isinf(shape->least_s))
+            continue;
+        candidate.bound = layout_objective(request->weights, &request->units, &least);
+        candidate.pooled = i;
+        if (candidate.bound < threshold(tailor)) {
+            TRY(push(tailor, &candidate, err));
+            continue;
+        }
+        out->bounded_away++;
+        out->bound = fmin(out->bound, candidate.bound);
+    }
+    return STATUS_OK;
+}
+
+static enum status gather_candidates(struct tailor *tailor, struct error *err)
+{
+    TRY(tailor->request->pool ? take_candidates(tailor, err) : find_candidates(tailor, err));
     if (!tailor->out->is_whole)
         tailor->out->bound = 0; /* nothing is known of those that were not visited */
     if (tailor->count > 0)
@@ -194,14 +237,16 @@ static enum status keep(struct tailor *tailor, const struct shape *shape,
     return STATUS_OK;
 }
 
-static bool prediction_fits(const struct layouts_request *request,
+static bool prediction_fits(const struct tailor_request *tailor,
                             const struct layout_prediction *prediction)
 {
+    const struct layouts_request *request = tailor->layouts;
     double deviations = normal_deviations(request->risk > 0 ? request->risk : MEMORY_RISK);
     const struct quantity *bytes = &prediction->memory_bytes;
     return layout_fits_at(prediction, deviations) &&
            (request->memory_cap_bytes == 0 ||
-            bytes->value + deviations * bytes->deviation <= (double)request->memory_cap_bytes);
+            bytes->value + deviations * bytes->deviation <= (double)request->memory_cap_bytes) &&
+           (tailor->mean_cap_bytes == 0 || bytes->value <= tailor->mean_cap_bytes);
 }
 
 static enum status price(const struct tailor *tailor, const struct layout *layout,
@@ -210,7 +255,7 @@ static enum status price(const struct tailor *tailor, const struct layout *layou
     const struct layouts_request *request = tailor->request->layouts;
     struct layout_prediction prediction;
     TRY(layout_predict(request->cluster, request->model, layout, &prediction, err));
-    *fits = prediction_fits(request, &prediction);
+    *fits = prediction_fits(tailor->request, &prediction);
     *out = priced_layout_of(layout, &prediction);
     return STATUS_OK;
 }
@@ -321,6 +366,20 @@ static enum status solve_shape(struct tailor *tailor, struct shape *shape, doubl
     return status;
 }
 
+/* What was proven under these caps holds under lower ones. */
+static void learn(const struct tailor_request *request, size_t pooled, const struct shape *shape,
+                  double bound)
+{
+    const struct layout_weights *weights = request->weights;
+    struct pooled_shape *of = &request->pool->shapes[pooled];
+    if (shape->is_too_large)
+        of->least_s = of->least_j = INFINITY;
+    else if (weights->energy == 0)
+        of->least_s = fmax(of->least_s, bound * request->units.time_s / weights->time);
+    else if (weights->time == 0)
+        of->least_j = fmax(of->least_j, bound * request->units.energy_j / weights->energy);
+}
+
 static enum status solve_candidate(struct tailor *tailor, const struct candidate *candidate,
                                    double *bound, struct error *err)
 {
@@ -331,6 +390,8 @@ static enum status solve_candidate(struct tailor *tailor, const struct candidate
     TRY(shape_open(&shape, tailor->request, &candidate->layout, stage_groups, tailor->space,
                    &is_empty, err));
     enum status status = solve_shape(tailor, &shape, bound, err);
+    if (status == STATUS_OK && tailor->request->pool)
+        learn(tailor->request, candidate->pooled, &shape, *bound);
     shape_close(&shape);
     return status;
 }
@@ -365,7 +426,7 @@ enum status tailor_search(const struct tailor_request *request, struct tailored 
     struct tailor tailor = {.request = request, .out = out, .space = malloc(sizeof(*tailor.space))};
     if (!tailor.space)
         return error_memory(err, sizeof(*tailor.space), "the shapes of layouts");
-    enum status status = find_candidates(&tailor, err);
+    enum status status = gather_candidates(&tailor, err);
     if (status == STATUS_OK)
         status = solve_all(&tailor, err);
     free(tailor.candidates);
@@ -381,4 +442,79 @@ void tailored_free(struct tailored *tailored)
     free((void *)tailored->plan.stage_blocks);
     free((void *)tailored->plan.stage_groups);
     *tailored = (struct tailored){.found = false};
+}
+
+/* ---- the pool ---- */
+
+void tailor_pool_free(struct tailor_pool *pool)
+{
+    if (pool)
+        free(pool->shapes);
+    free(pool);
+}
+
+/* Joules that no layout of each shape takes less than. */
+static enum status bound_energies(struct tailor *tailor, struct tailor_pool *pool,
+                                  struct error *err)
+{
+    for (size_t i = 0; i < pool->count && pool->is_whole; i++) {
+        const struct candidate *candidate = &pool->shapes[i].candidate;
+        size_t stage_groups[LAYOUT_STAGES_MAX];
+        struct shape shape;
+        bool is_empty;
+        place_stages(cluster_of(tailor), &candidate->layout, candidate->order, stage_groups);
+        TRY(shape_open(&shape, tailor->request, &candidate->layout, stage_groups, tailor->space,
+                       &is_empty, err));
+        pool->shapes[i].least_j = shape.least;
+        shape_close(&shape);
+        pool->is_whole = !limits_reached(&tailor->request->layouts->limits);
+    }
+    return STATUS_OK;
+}
+
+static enum status fill_pool(struct tailor *tailor, struct tailor_pool *pool, struct error *err)
+{
+    TRY(find_candidates(tailor, err));
+    pool->is_whole = tailor->out->is_whole;
+    pool->shapes = calloc(tailor->count + 1, sizeof(*pool->shapes));
+    if (!pool->shapes)
+        return error_memory(err, tailor->count * sizeof(*pool->shapes), "the shapes of layouts");
+    pool->count = tailor->count;
+    for (size_t i = 0; i < tailor->count; i++) {
+        pool->shapes[i].candidate = tailor->candidates[i];
+        pool->shapes[i].least_s = tailor->candidates[i].bound;
+    }
+    return STATUS_OK;
+}
+
+enum status tailor_pool_new(const struct tailor_request *request, bool energy_is_wanted,
+                            struct tailor_pool **out, struct error *err)
+{
+    static const struct layout_weights time = {.time = 1, .raw = true};
+    static const struct layout_weights energy = {.energy = 1, .raw = true};
+    struct tailor_request all = *request;
+    struct tailored counts = {.is_whole = true};
+    struct tailor tailor = {.request = &all, .out = &counts};
+    struct tailor_pool *pool = calloc(1, sizeof(*pool));
+    enum status status = STATUS_OK;
+
+    all.weights = &time;
+    all.units = (struct priced_layout){.time_s = 1, .memory_bytes = 1, .energy_j = 1};
+    all.best_objective = INFINITY;
+    tailor.space = malloc(sizeof(*tailor.space));
+    if (!pool || !tailor.space)
+        status = error_memory(err, sizeof(*tailor.space), "the shapes of layouts");
+    if (status == STATUS_OK)
+        status = fill_pool(&tailor, pool, err);
+    all.weights = &energy;
+    if (status == STATUS_OK && energy_is_wanted)
+        status = bound_energies(&tailor, pool, err);
+    free(tailor.candidates);
+    free(tailor.space);
+    if (status != STATUS_OK) {
+        tailor_pool_free(pool);
+        return status;
+    }
+    *out = pool;
+    return STATUS_OK;
 }

@@ -18,17 +18,27 @@
 
 #include "planner/layouts.h"
 
+/* The shapes of a space, found once for several searches. What a search proves of a shape (it does
+ * not fit, or is no better than so much) bounds it in the searches after it. */
+struct tailor_pool;
+
 struct tailor_request {
     const struct layouts_request *layouts;
     const struct layout_weights *weights;
-    struct priced_layout units;     /* layouts_units of the uniform ones */
-    double best_objective;          /* of the best uniform layout; INFINITY: none fits */
-    enum arithmetic arithmetics[2]; /* that blocks may choose from: the layout's, and fp8 */
-    size_t arithmetic_count;
+    struct priced_layout units; /* layouts_units of the uniform ones */
+    double best_objective;      /* of the best uniform layout; INFINITY: none fits */
+    /* That blocks may choose from, as far as their layout admits it (layout_admits_arithmetic); of
+     * fp32 and tf32, where one has the lower peak on every device, only blocks that are pinned to
+     * it take that. */
+    struct arithmetic_list arithmetics;
     double gap_target;
     /* Of a stage, up to so many mixes are tried one by one; beyond,
      * planner/mix_chain.h stands for them. 0: the usual. */
     size_t mixes_most;
+    /* No device holds more, without deviations; 0: no such cap. Beside that of `layouts`. */
+    double mean_cap_bytes;
+    /* NULL: the shapes are found anew. */
+    struct tailor_pool *pool;
     /* Blocks of a shape with offload choose each for itself. That is more modes than bounds stay
      * sharp for: a better layout may be found, and less is proven of it. */
     bool blocks_offload;
@@ -49,5 +59,13 @@ struct tailored {
 enum status tailor_search(const struct tailor_request *request, struct tailored *out,
                           struct error *err);
 void tailored_free(struct tailored *tailored);
+
+/* Of the layouts of `request`, whose weights and caps are not read. In each search that is given
+ * the pool they are the same but for these two, the caps no higher than in the search before;
+ * weights of memory are 0, and that of energy is where energy is not wanted. `limits` that end it
+ * leave a pool of which nothing but what it has is known. Release with tailor_pool_free. */
+enum status tailor_pool_new(const struct tailor_request *request, bool energy_is_wanted,
+                            struct tailor_pool **out, struct error *err);
+void tailor_pool_free(struct tailor_pool *pool); /* NULL: nothing */
 
 #endif

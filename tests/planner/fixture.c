@@ -104,11 +104,14 @@ static void add_part_rows(struct rows *rows, const struct model *model,
         row.metric = METRIC_OPTIMIZER_J;
         if (options->energy)
             add_row(rows, row, 0.1 / part->ways * roll_real(rows->dice));
-        for (int r = 0; r < RECOMPUTE_COUNT; r++) {
-            row.recompute = (enum recompute)r;
+        int modes = RECOMPUTE_COUNT * (options->tiled ? ATTENTION_KERNEL_COUNT : 1);
+        for (int m = 0; m < modes; m++) {
+            row.recompute = (enum recompute)(m % RECOMPUTE_COUNT);
+            row.attention = (enum attention_kernel)(m / RECOMPUTE_COUNT);
             if (layer_admits_precision(part->kind, row.precision) &&
                 layer_admits_recompute(part->kind, row.recompute) &&
-                (r == RECOMPUTE_NONE || !options->plain))
+                layer_admits_kernel(part->kind, row.attention, row.recompute) &&
+                (row.recompute == RECOMPUTE_NONE || !options->plain))
                 add_mode_rows(rows, row, part, options);
         }
     }

@@ -22,6 +22,7 @@ struct profile_options {
     bool bf16;
     bool fp16;
     bool energy;
+    bool tiled; /* attention in tiles, too */
     bool plain; /* nothing was measured for recomputation and parts of layers */
     bool even;  /* all layers and precisions take the same, selective recompute nothing more */
 };

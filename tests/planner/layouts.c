@@ -26,7 +26,7 @@ struct layouts_request request_of(const struct cluster *cluster, const struct mo
         .arithmetic = ARITHMETIC_BF16,
         .global_batch = 16,
         .overlaps = true,
-        .fused = true,
+        .fused_cross_entropy = true,
         .pins = layout_pins_none(),
         .limits = {.deadline_s = INFINITY},
     };

@@ -44,6 +44,7 @@ static void random_device(struct dice *dice, struct device_type *out)
     out->peak_flops[ARITHMETIC_FP8] =
         out->peak_flops[ARITHMETIC_BF16] * (roll_true(dice, 3) ? 1 : 1 + roll_real(dice));
     out->peak_flops[ARITHMETIC_FP32] = out->peak_flops[ARITHMETIC_BF16] / 8;
+    out->peak_flops[ARITHMETIC_TF32] = out->peak_flops[ARITHMETIC_BF16] / 2;
     out->memory_bytes_s = roll_between(dice, 1e11, 1e13);
     out->launch_s = roll_true(dice, 3) ? 0 : roll_between(dice, 1e-8, 1e-5);
     out->peak_w = roll_between(dice, 100, 1000);

@@ -36,7 +36,11 @@ static bool keeps(const struct layout_pins *pins, const struct layout *layout)
     return (pins->context == 0 || layout->context == pins->context) &&
            (pins->shard == 0 || layout->shard == pins->shard) &&
            (pins->schedule < 0 || (int)layout->schedule == pins->schedule) &&
-           (pins->offload < 0 || offload_of(layout) == pins->offload);
+           (pins->offload < 0 || offload_of(layout) == pins->offload) &&
+           (pins->fused_attention < 0 || layout->fused_attention == (pins->fused_attention != 0)) &&
+           layout->overlap_gradients == (pins->overlap != 0) &&
+           layout->overlap_parameters == (pins->overlap != 0) &&
+           layout->overlap_tensor == (pins->overlap != 0);
 }
 
 /* Of everything that is free, what keeps the pins is no better than what is found under them. */
@@ -82,6 +86,12 @@ static void test_layout_pins__are_kept(void **state)
     }
     for (int offload = 0; offload <= (OFFLOAD_ACTIVATIONS | OFFLOAD_OPTIMIZER); offload++) {
         request.pins.offload = offload;
+        check(&request, &free_list);
+    }
+    for (int is_on = 0; is_on <= 1; is_on++) {
+        request.pins.fused_attention = is_on;
+        check(&request, &free_list);
+        request.pins.overlap = is_on;
         check(&request, &free_list);
     }
     for (int64_t ways = 1; ways <= 8; ways *= 2) {

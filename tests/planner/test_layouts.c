@@ -65,19 +65,25 @@ static void try_variants(const struct layouts_request *request, struct layout la
     tally->best_s = fmin(tally->best_s, apart.best_s);
 }
 
+/* How blocks are treated, attention fused or not. */
+static const struct {
+    bool is_fused;
+    enum recompute recompute;
+} treatments[] = {{true, RECOMPUTE_NONE},  {true, RECOMPUTE_SELECTIVE},  {true, RECOMPUTE_FULL},
+                  {false, RECOMPUTE_NONE}, {false, RECOMPUTE_SELECTIVE}, {false, RECOMPUTE_FULL}};
+
 /* Every combination of numbers; what the space leaves out by intention is left out by name. */
 static struct tally all_layouts(const struct layouts_request *request, int64_t part)
 {
     struct tally tally = {.best_s = INFINITY};
     int64_t devices = cluster_devices(request->cluster), batch = request->global_batch;
-    for (int64_t code = 0; code < 4 * 4 * 4 * 5 * 8 * 2 * 4 * 2; code++) {
+    for (int64_t code = 0; code < 4 * 4 * 4 * 5 * 8 * 2 * 4 * 6; code++) {
         int64_t rest = code;
         struct layout layout = {.framework = request->framework,
                                 .devices = devices,
                                 .expert = 1,
                                 .global_batch = batch,
                                 .arithmetic = request->arithmetic,
-                                .fused_attention = true,
                                 .fused_cross_entropy = true,
                                 .overlap_gradients = true,
                                 .overlap_parameters = true,
@@ -89,7 +95,8 @@ static struct tally all_layouts(const struct layouts_request *request, int64_t p
         layout.virtual_stages = 1 + rest % 8, rest /= 8; /* of 8 blocks */
         layout.sequence_parallel = rest % 2 != 0, rest /= 2;
         layout.zero_stage = (int)(rest % 4), rest /= 4;
-        layout.recompute = rest % 2 != 0 ? RECOMPUTE_FULL : RECOMPUTE_NONE;
+        layout.recompute = treatments[rest % 6].recompute;
+        layout.fused_attention = treatments[rest % 6].is_fused;
         int64_t replica = layout.pipeline * layout.tensor * layout.context;
         layout.data = devices / replica;
         layout.shard = layout.zero_stage > 0 ? layout.data * layout.context : 1;
@@ -98,6 +105,7 @@ static struct tally all_layouts(const struct layouts_request *request, int64_t p
                         batch / layout.data % layout.micro_batch == 0;
         bool has_sense =
             (layout.tensor > 1 || !layout.sequence_parallel) &&
+            (layout.fused_attention || layout.context == 1) &&
             (layout.pipeline > 1 || layout.virtual_stages == 1) &&
             (layout.data * layout.context > 1 || layout.zero_stage == 0) &&
             (layout.virtual_stages == 1 || 8 % (layout.pipeline * layout.virtual_stages) == 0 ||
@@ -199,6 +207,68 @@ static void test_layouts__leave_out_nothing_that_is_better(void **state)
     }
 }
 
+/* Fused attention is better where its kernels are: with none to speak of it is not. */
+static void test_layouts__fuse_attention_where_that_pays(void **state)
+{
+    (void)state;
+    const struct layout_weights weights = {.time = 1};
+    struct model model = small_llama();
+    double best_s[2][3];
+    for (int poor = 0; poor <= 1; poor++) {
+        struct cluster cluster;
+        struct error err;
+        assert_int_equal(cluster_load(&cluster, "h100x8", &err), STATUS_OK);
+        struct efficiency_curve *curve = &cluster.groups[0].device.efficiency[OPERATION_ATTENTION];
+        if (poor) {
+            *curve = (struct efficiency_curve){0};
+            efficiency_curve_add(curve, 1e6, 0.01);
+        }
+        struct layouts_request request = request_of(&cluster, &model);
+        for (int pinned = -1; pinned <= 1; pinned++) {
+            request.pins.fused_attention = pinned;
+            struct layout_list list = price(&request);
+            assert_int_equal(layouts_rank(&list, &weights, NULL, NULL, &err), STATUS_OK);
+            const struct layout *best = &list.rows[0].layout;
+            assert_int_equal(best->fused_attention, pinned < 0 ? !poor : pinned);
+            best_s[poor][pinned + 1] = list.rows[0].time_s;
+            layouts_free(&list);
+        }
+        request.pins.fused_attention = -1;
+        struct tally tally = all_layouts(&request, cluster.groups[0].tiers[0].devices);
+        assert_true(fabs(best_s[poor][0] / tally.best_s - 1) < 1e-12);
+    }
+    assert_true(best_s[0][0] == best_s[0][2] && best_s[0][2] < best_s[0][1]);
+    assert_true(best_s[1][0] == best_s[1][1] && best_s[1][1] < best_s[1][2]);
+}
+
+/* What hides communication is the software's: without it no step is shorter. */
+static void test_layouts__overlap_as_told(void **state)
+{
+    (void)state;
+    const struct layout_exclusion overlapping = {LAYOUT_OVERLAP, 1};
+    const struct layout_weights weights = {.time = 1};
+    struct model model = small_llama();
+    struct cluster cluster;
+    struct error err;
+    double best_s[3];
+    assert_int_equal(cluster_load(&cluster, "h100x16", &err), STATUS_OK);
+    struct layouts_request request = request_of(&cluster, &model);
+    for (int way = 0; way < 3; way++) {
+        request.pins.overlap = way == 1 ? 0 : -1;
+        request.excluded = way == 2 ? &overlapping : NULL;
+        struct layout_list list = price(&request);
+        assert_int_equal(layouts_rank(&list, &weights, NULL, NULL, &err), STATUS_OK);
+        for (size_t i = 0; i < list.count; i++) {
+            assert_int_equal(layout_choice_value(&list.rows[i].layout, LAYOUT_OVERLAP), way == 0);
+            assert_int_equal(list.rows[i].layout.overlap_tensor, way == 0);
+        }
+        best_s[way] = list.rows[0].time_s;
+        layouts_free(&list);
+    }
+    assert_true(best_s[0] < best_s[1]);
+    assert_true(best_s[1] == best_s[2]);
+}
+
 /* A small model on many devices: what counts are the hops of a gathering. */
 static void test_layouts__share_state_within_nodes_where_that_pays(void **state)
 {
@@ -238,7 +308,7 @@ static void check_shared_prices(const char *model_name, enum framework framework
     assert_int_equal(model_load(&model, model_name, &none, &err), STATUS_OK);
     struct layouts_request request = request_of(&cluster, &model);
     request.framework = framework;
-    request.fused = framework != FRAMEWORK_DEEPSPEED; /* and with it selective recompute */
+    request.fused_cross_entropy = framework != FRAMEWORK_DEEPSPEED;
     assert_int_equal(layouts_price(&request, &list, &err), STATUS_OK);
     assert_true(list.count > 100);
     for (size_t i = 0; i < list.count; i++) {
@@ -354,6 +424,8 @@ int main(void)
         cmocka_unit_test(test_layouts__are_all_there_are),
         cmocka_unit_test(test_layouts__prices_are_those_of_each_alone),
         cmocka_unit_test(test_layouts__leave_out_nothing_that_is_better),
+        cmocka_unit_test(test_layouts__fuse_attention_where_that_pays),
+        cmocka_unit_test(test_layouts__overlap_as_told),
         cmocka_unit_test(test_layouts__share_state_within_nodes_where_that_pays),
         cmocka_unit_test(test_layouts__keep_the_cap_and_the_pins),
         cmocka_unit_test(test_layouts__front_is_what_nothing_dominates),

@@ -38,6 +38,39 @@ static void test_pins__reads_every_key(void **state)
     }
 }
 
+static void test_pins__switches_of_described_clusters(void **state)
+{
+    (void)state;
+    struct pins pins;
+    struct error err;
+    assert_int_equal(pins_parse(&pins, "fused-attention=off,overlap=on", &err), STATUS_OK);
+    assert_true(pins.fused_attention_fixed && !pins.fused_attention);
+    assert_true(pins.overlap_fixed && pins.overlap);
+    assert_int_equal(pins_check_measured(&pins, &err), STATUS_USAGE);
+    assert_non_null(strstr(err.message, "fused-attention"));
+    assert_int_equal(pins_parse(&pins, "overlap=off", &err), STATUS_OK);
+    assert_true(!pins.fused_attention_fixed && pins.overlap_fixed && !pins.overlap);
+    assert_int_equal(pins_check_measured(&pins, &err), STATUS_USAGE);
+    assert_non_null(strstr(err.message, "overlap"));
+    assert_int_equal(pins_parse(&pins, "dp=2", &err), STATUS_OK);
+    assert_false(pins.fused_attention_fixed || pins.overlap_fixed);
+    assert_int_equal(pins_check_measured(&pins, &err), STATUS_OK);
+}
+
+static void test_pins__gradients_are_fp32_unless_pinned(void **state)
+{
+    (void)state;
+    struct pins pins;
+    struct error err;
+    assert_int_equal(pins_parse(&pins, "dp=2", &err), STATUS_OK);
+    assert_int_equal(pins.gradients, GRADIENTS_FP32);
+    assert_int_equal(pins_parse(&pins, "dp=2,gradients=bf16", &err), STATUS_OK);
+    assert_int_equal(pins.gradients, GRADIENTS_BF16);
+    assert_int_equal(pins_check_measured(&pins, &err), STATUS_OK);
+    assert_int_equal(pins_parse(&pins, "gradients=fp16", &err), STATUS_USAGE);
+    assert_non_null(strstr(err.message, "neither fp32 nor bf16"));
+}
+
 static void test_pins__a_kind_stands_before_all_kinds_in_any_order(void **state)
 {
     (void)state;
@@ -151,6 +184,13 @@ static void test_pins__refuses_what_it_does_not_know(void **state)
         "tp:mlp=x",
         "tp=100000",
         "sp=yes",
+        "overlap=1",
+        "overlap=on,overlap=on",
+        "overlap:mlp=on",
+        "gradients:mlp=bf16",
+        "gradients=bf16,gradients=bf16",
+        "fused-attention=",
+        "fused-attention:0-3=on",
         "sp=1",
         "zero=4",
         "zero=-1",
@@ -188,6 +228,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pins__reads_every_key),
+        cmocka_unit_test(test_pins__switches_of_described_clusters),
+        cmocka_unit_test(test_pins__gradients_are_fp32_unless_pinned),
         cmocka_unit_test(test_pins__a_kind_stands_before_all_kinds_in_any_order),
         cmocka_unit_test(test_pins__what_is_not_named_is_free),
         cmocka_unit_test(test_pins__splits_by_kind_stand_before_all_kinds),

@@ -42,18 +42,24 @@ static bool mode_allowed(const struct enumeration *all, enum layer_kind kind,
     const struct profile_options *options = all->options;
     enum recompute recompute = pins->recompute[kind];
     enum precision precision = pins->precision[kind];
+    enum attention_kernel attention = pins->attention[kind];
     if (!layer_admits_recompute(kind, strategy.recompute) ||
+        !layer_admits_kernel(kind, strategy.attention, strategy.recompute) ||
         !layer_admits_precision(kind, strategy.precision))
         return false;
     if ((strategy.precision == PRECISION_BF16 && !options->bf16) ||
         (strategy.precision == PRECISION_FP16 && !options->fp16) ||
+        (strategy.attention != ATTENTION_PLAIN && !options->tiled) ||
         (strategy.recompute != RECOMPUTE_NONE && options->plain))
         return false; /* not measured */
+    if (kind != LAYER_ATTENTION)
+        attention = ATTENTION_PLAIN;
     if (!layer_admits_recompute(kind, recompute))
         recompute = RECOMPUTE_NONE;
     if (!layer_admits_precision(kind, precision))
         precision = PRECISION_FP32;
     return (!pins->recompute_fixed[kind] || strategy.recompute == recompute) &&
+           (!pins->attention_fixed[kind] || strategy.attention == attention) &&
            (!pins->precision_fixed[kind] || strategy.precision == precision);
 }
 
@@ -82,7 +88,8 @@ static size_t list_strategies(const struct enumeration *all, const struct plan *
                               enum layer_kind kind, struct layer_strategy *out)
 {
     size_t count = 0;
-    for (int i = 0; i < plan->tensor_parallel * 2 * 4 * RECOMPUTE_COUNT * PRECISION_COUNT; i++) {
+    int modes = RECOMPUTE_COUNT * PRECISION_COUNT * ATTENTION_KERNEL_COUNT;
+    for (int i = 0; i < plan->tensor_parallel * 2 * 4 * modes; i++) {
         int rest = i;
         struct layer_strategy strategy = {.tensor_parallel = 1 + rest % plan->tensor_parallel};
         rest /= plan->tensor_parallel;
@@ -91,7 +98,9 @@ static size_t list_strategies(const struct enumeration *all, const struct plan *
         strategy.zero_stage = rest % 4;
         rest /= 4;
         strategy.recompute = (enum recompute)(rest % RECOMPUTE_COUNT);
-        strategy.precision = (enum precision)(rest / RECOMPUTE_COUNT);
+        rest /= RECOMPUTE_COUNT;
+        strategy.precision = (enum precision)(rest % PRECISION_COUNT);
+        strategy.attention = (enum attention_kernel)(rest / PRECISION_COUNT);
         if (mode_allowed(all, kind, strategy) && split_allowed(all, plan, kind, strategy)) {
             assert_true(count < STRATEGIES_MAX);
             out[count++] = strategy;
@@ -346,6 +355,8 @@ static void random_pins(struct dice *dice, uint64_t tightness, struct pins *pins
         pins->precision[kind] = (enum precision)roll(dice, PRECISION_COUNT);
         if (pins->precision[kind] != PRECISION_FP32)
             pins->precision[kind] = half;
+        pins->attention_fixed[kind] = roll_true(dice, loose);
+        pins->attention[kind] = (enum attention_kernel)roll(dice, ATTENTION_KERNEL_COUNT);
         pins->zero_fixed[kind] = roll_true(dice, loose);
         pins->zero_stage[kind] = (int)roll(dice, 4);
         pins->sequence_parallel_fixed[kind] = roll_true(dice, loose);
@@ -364,6 +375,7 @@ static struct profile_options random_options(struct dice *dice)
         .bf16 = roll_true(dice, 2),
         .fp16 = roll_true(dice, 8),
         .energy = !roll_true(dice, 3),
+        .tiled = roll_true(dice, 2),
         .plain = false,
     };
     return options;
@@ -424,6 +436,8 @@ static void check_pins(const struct pins *pins, const struct plan *plan)
         assert_true(!pins->sequence_parallel_fixed[kind] ||
                     strategy->sequence_parallel ==
                         (pins->sequence_parallel[kind] && strategy->tensor_parallel > 1));
+        assert_true(!pins->attention_fixed[kind] || kind != LAYER_ATTENTION ||
+                    strategy->attention == pins->attention[kind]);
     }
 }
 

@@ -102,7 +102,7 @@ static void test_risk__smaller_never_gives_more_memory_on_a_cluster(void **state
                                       .global_batch = 16,
                                       .memory_cap_bytes = UINT64_C(16) << 30,
                                       .overlaps = true,
-                                      .fused = true,
+                                      .fused_cross_entropy = true,
                                       .pins = layout_pins_none(),
                                       .limits = {.deadline_s = INFINITY}};
     for (size_t i = 0; i < TAIL_COUNT; i++) {

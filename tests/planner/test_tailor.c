@@ -24,8 +24,7 @@ struct instance {
     struct layout_list uniform; /* owned */
     struct priced_layout units;
     double best_uniform; /* INFINITY: none fits */
-    enum arithmetic arithmetics[2];
-    size_t arithmetic_count;
+    struct arithmetic_list arithmetics;
     double gap_target;
     bool blocks_offload;
 };
@@ -69,6 +68,19 @@ static bool is_admitted(const struct every *every, int64_t block, const struct b
     return !pin || pin->arithmetic < 0 || (int)mode->arithmetic == pin->arithmetic;
 }
 
+/* What one software stores: 32 bit, or one of 16 bit with fp8. */
+static bool goes_with(enum arithmetic layout, enum arithmetic block)
+{
+    static const bool go[ARITHMETIC_COUNT][ARITHMETIC_COUNT] = {
+        [ARITHMETIC_FP32] = {[ARITHMETIC_FP32] = true, [ARITHMETIC_TF32] = true},
+        [ARITHMETIC_TF32] = {[ARITHMETIC_FP32] = true, [ARITHMETIC_TF32] = true},
+        [ARITHMETIC_BF16] = {[ARITHMETIC_BF16] = true, [ARITHMETIC_FP8] = true},
+        [ARITHMETIC_FP16] = {[ARITHMETIC_FP16] = true, [ARITHMETIC_FP8] = true},
+        [ARITHMETIC_FP8] = {[ARITHMETIC_FP8] = true},
+    };
+    return go[layout][block];
+}
+
 static size_t modes_of(const struct every *every, int64_t block, struct block_mode out[MODES_MOST])
 {
     size_t count = 0;
@@ -83,10 +95,15 @@ static size_t modes_of(const struct every *every, int64_t block, struct block_mo
         for (int recompute = 0; recompute < RECOMPUTE_COUNT && !is_left_out; recompute++) {
             if (away && !layout_admits_activations_away(layout, (enum recompute)recompute))
                 continue;
-            for (size_t i = 0; i < every->instance->arithmetic_count; i++) {
+            for (size_t i = 0; i < every->instance->arithmetics.count; i++) {
                 const struct block_mode mode = {(enum recompute)recompute,
-                                                every->instance->arithmetics[i], away != 0};
-                if (is_admitted(every, block, &mode))
+                                                every->instance->arithmetics.items[i], away != 0};
+                const struct block_pin *pin = pin_of(pins, block);
+                /* random_cluster.c: tf32 is quicker */
+                bool is_beaten =
+                    mode.arithmetic == ARITHMETIC_FP32 && (!pin || pin->arithmetic < 0);
+                if (goes_with(layout->arithmetic, mode.arithmetic) && !is_beaten &&
+                    is_admitted(every, block, &mode))
                     out[count++] = mode;
             }
         }
@@ -201,14 +218,12 @@ static bool place_stages(struct every *every, bool swaps)
 static void check_shape(struct every *every)
 {
     const struct instance *instance = every->instance;
-    const struct tailor_request request = {
-        .layouts = &instance->layouts,
-        .weights = &instance->weights,
-        .units = instance->units,
-        .best_objective = INFINITY,
-        .arithmetics = {instance->arithmetics[0], instance->arithmetics[1]},
-        .arithmetic_count = instance->arithmetic_count,
-        .blocks_offload = instance->blocks_offload};
+    const struct tailor_request request = {.layouts = &instance->layouts,
+                                           .weights = &instance->weights,
+                                           .units = instance->units,
+                                           .best_objective = INFINITY,
+                                           .arithmetics = instance->arithmetics,
+                                           .blocks_offload = instance->blocks_offload};
     struct shape shape;
     struct error err;
     bool is_empty;
@@ -232,6 +247,11 @@ static enum status visit(void *user, const struct layout *layout, struct error *
     if (v > 1 &&
         (instance->model.blocks % v != 0 || !is_plain || instance->layouts.pins.block_count > 0))
         return STATUS_OK;
+    for (size_t i = 0; i < instance->layouts.pins.block_count; i++) {
+        int pinned = instance->layouts.pins.blocks[i].arithmetic;
+        if (pinned >= 0 && !goes_with(layout->arithmetic, (enum arithmetic)pinned))
+            return STATUS_OK;
+    }
     every->layout = *layout;
     every->item_blocks = v;
     every->items = instance->model.blocks / v;
@@ -286,8 +306,8 @@ static void roll_block_pins(struct dice *dice, struct instance *out)
                             .last = first + (int64_t)roll(dice, (uint64_t)(blocks - first)),
                             .recompute = (int)roll(dice, RECOMPUTE_COUNT + 1) - 1,
                             .arithmetic = -1};
-    if (out->arithmetic_count == 2 && roll_true(dice, 2))
-        pin.arithmetic = roll_true(dice, 2) ? ARITHMETIC_FP8 : ARITHMETIC_BF16;
+    if (out->arithmetics.count > 1 && roll_true(dice, 2))
+        pin.arithmetic = (int)out->arithmetics.items[roll(dice, out->arithmetics.count)];
     pins->blocks[pins->block_count++] = pin;
 }
 
@@ -318,10 +338,36 @@ static void roll_pins(struct dice *dice, struct instance *out)
         pins->schedule = (int)roll(dice, SCHEDULE_COUNT);
     if (roll_true(dice, 6))
         pins->recompute = (int)roll(dice, RECOMPUTE_COUNT);
+    if (!roll_true(dice, 3))
+        pins->fused_attention = roll_true(dice, 2);
     if (roll_true(dice, 4))
         roll_block_pins(dice, out);
     if (has_hosts(&out->cluster) && roll_true(dice, 6))
         pins->offload = (int)roll(dice, 4);
+}
+
+/* Of one storage or of several, with what their blocks can choose from. */
+static void roll_arithmetics(struct dice *dice, struct instance *out)
+{
+    static const struct {
+        struct arithmetic_list layouts, blocks;
+    } choices[] = {
+        {{{ARITHMETIC_BF16}, 1}, {{ARITHMETIC_BF16}, 1}},
+        {{{ARITHMETIC_BF16}, 1}, {{ARITHMETIC_BF16}, 1}},
+        {{{ARITHMETIC_BF16}, 1}, {{ARITHMETIC_BF16, ARITHMETIC_FP8}, 2}},
+        {{{ARITHMETIC_BF16}, 1}, {{ARITHMETIC_BF16, ARITHMETIC_FP8}, 2}},
+        {{{ARITHMETIC_TF32}, 1}, {{ARITHMETIC_FP32, ARITHMETIC_TF32}, 2}},
+        {{{ARITHMETIC_FP32}, 1}, {{ARITHMETIC_FP32, ARITHMETIC_TF32}, 2}},
+        {{{ARITHMETIC_FP16, ARITHMETIC_BF16}, 2}, {{ARITHMETIC_BF16, ARITHMETIC_FP16}, 2}},
+        {{{ARITHMETIC_TF32, ARITHMETIC_BF16}, 2},
+         {{ARITHMETIC_FP32, ARITHMETIC_TF32, ARITHMETIC_BF16, ARITHMETIC_FP8}, 4}},
+    };
+    size_t of = roll(dice, sizeof(choices) / sizeof(choices[0]));
+    const struct arithmetic_list *layouts = &choices[of].layouts;
+    out->arithmetics = choices[of].blocks;
+    out->layouts.arithmetic = layouts->items[0];
+    for (size_t i = 1; i < layouts->count; i++)
+        out->layouts.others.items[out->layouts.others.count++] = layouts->items[i];
 }
 
 static void roll_weights(struct dice *dice, struct instance *out)
@@ -407,19 +453,18 @@ static bool roll_instance(uint64_t seed, struct instance *out)
     memset(out, 0, sizeof(*out));
     random_cluster(&dice, count, count > 1 && roll_true(&dice, 4) ? 2 : 1, &out->cluster);
     out->model = random_model(&dice, 3 + (int64_t)roll(&dice, 5));
-    out->arithmetics[0] = ARITHMETIC_BF16;
-    out->arithmetics[1] = ARITHMETIC_FP8;
-    out->arithmetic_count = roll_true(&dice, 3) ? 2 : 1;
+    roll_arithmetics(&dice, out);
     out->blocks_offload = roll_true(&dice, 2);
     out->gap_target = roll_true(&dice, 2) ? 0 : 0.01;
     out->layouts = (struct layouts_request){
         .cluster = &out->cluster,
         .model = &out->model,
         .framework = (enum framework)roll(&dice, FRAMEWORK_COUNT),
-        .arithmetic = ARITHMETIC_BF16,
+        .arithmetic = out->layouts.arithmetic,
+        .others = out->layouts.others,
         .global_batch = count * (INT64_C(1) << roll(&dice, 4)),
         .overlaps = roll_true(&dice, 2),
-        .fused = roll_true(&dice, 2),
+        .fused_cross_entropy = roll_true(&dice, 2),
         .limits = {.deadline_s = INFINITY},
     };
     roll_pins(&dice, out);
@@ -429,20 +474,30 @@ static bool roll_instance(uint64_t seed, struct instance *out)
 }
 
 struct tally {
-    uint64_t instances, feasible, improved, bound_by_memory, groups, behind;
+    uint64_t instances, feasible, improved, bound_by_memory, groups, behind, unfused;
+    uint64_t wide, several; /* answers that store 32 bit; of instances with several storages */
 };
+
+/* Free to fuse attention, the best layout does not. */
+static bool chooses_unfused(const struct instance *instance, const struct tailored *tailored)
+{
+    const struct priced_layout *best = NULL;
+    if (tailored->found)
+        best = &tailored->priced;
+    else if (instance->uniform.count > 0)
+        best = &instance->uniform.rows[0];
+    return best && instance->layouts.pins.fused_attention < 0 && !best->layout.fused_attention;
+}
 
 static void check_instance(const struct instance *instance, uint64_t seed, struct tally *tally)
 {
-    const struct tailor_request request = {
-        .layouts = &instance->layouts,
-        .weights = &instance->weights,
-        .units = instance->units,
-        .best_objective = instance->best_uniform,
-        .arithmetics = {instance->arithmetics[0], instance->arithmetics[1]},
-        .arithmetic_count = instance->arithmetic_count,
-        .gap_target = instance->gap_target,
-        .blocks_offload = instance->blocks_offload};
+    const struct tailor_request request = {.layouts = &instance->layouts,
+                                           .weights = &instance->weights,
+                                           .units = instance->units,
+                                           .best_objective = instance->best_uniform,
+                                           .arithmetics = instance->arithmetics,
+                                           .gap_target = instance->gap_target,
+                                           .blocks_offload = instance->blocks_offload};
     struct tailored tailored;
     struct error err;
     const struct every every = every_layout(instance, false);
@@ -459,7 +514,11 @@ static void check_instance(const struct instance *instance, uint64_t seed, struc
     tally->feasible += optimum < INFINITY;
     tally->improved += tailored.found && instance->best_uniform < INFINITY;
     tally->bound_by_memory += every.best_of_any < every.best;
+    tally->unfused += chooses_unfused(instance, &tailored);
     tally->groups += instance->cluster.group_count > 1 && optimum < INFINITY;
+    enum arithmetic answered = tailored.priced.layout.arithmetic;
+    tally->wide += tailored.found && (answered == ARITHMETIC_TF32 || answered == ARITHMETIC_FP32);
+    tally->several += tailored.found && instance->layouts.others.count > 0;
     tailored_free(&tailored);
 }
 
@@ -479,6 +538,8 @@ static void test_tailor__finds_the_best_of_all_layouts(void **state)
     assert_true(tally.improved > INSTANCES / 30);
     assert_true(tally.bound_by_memory > INSTANCES / 4);
     assert_true(tally.groups > INSTANCES / 20);
+    assert_true(tally.wide > INSTANCES / 30 && tally.several > INSTANCES / 30);
+    assert_true(tally.unfused > INSTANCES / 100);
     /* What a step waits for once is added up stage by stage: now and then that tells too little,
      * and the bound says so. */
     assert_true(tally.behind < INSTANCES / 100);
