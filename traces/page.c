@@ -256,6 +256,7 @@ static enum status append_body(const struct page *page, struct error *err)
     TRY(page_memory(page, err));
     TRY(page_training(page, err));
     page_layers(page);
+    page_roofline(page);
     append_legend(page);
     append_footer(page);
     return text_check(page->out, err);

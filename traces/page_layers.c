@@ -23,7 +23,7 @@ static void append_row(const struct page *page, size_t index)
                     figure_strategy(&page->record->plan, &layer->strategy, split));
     text_printf(page->out, "<td class=\"left\">%s \xc2\xb7 %s</td>",
                 precision_name(layer->strategy.precision),
-                recompute_name(layer->strategy.recompute));
+                layer_mode_text(layer->strategy.recompute, layer->strategy.attention));
     page_comparison_cells(page, FIGURE_SECONDS, &layer->phase_s[PHASE_FORWARD]);
     page_comparison_cells(page, FIGURE_SECONDS, &layer->phase_s[PHASE_BACKWARD]);
     page_comparison_cells(page, FIGURE_SECONDS, &layer->total_s);

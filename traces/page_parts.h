@@ -25,6 +25,7 @@ void page_plan(const struct page *page);
 void page_phases(const struct page *page);
 void page_communication(const struct page *page);
 void page_layers(const struct page *page);
+void page_roofline(const struct page *page);
 enum status page_timeline(const struct page *page, struct error *err);
 enum status page_memory(const struct page *page, struct error *err);
 enum status page_training(const struct page *page, struct error *err);

@@ -29,6 +29,9 @@ static void append_split(const struct page *page)
     append_item(page, "item", "Threads", text);
     if (plan->pipeline > 1)
         append_item(page, "wide", "Schedule", figure_schedule(plan, schedule));
+    if (plan->gradient_reduction != GRADIENTS_FP32)
+        append_item(page, "item", "Gradients travel in",
+                    gradient_reduction_name(plan->gradient_reduction));
     (void)snprintf(text, sizeof(text),
                    "%" PRId64 " sequences \xc3\x97 %" PRId64 " a step and replica",
                    plan->micro_batch, plan->micro_batches);
@@ -50,14 +53,13 @@ static void append_mode(const struct page *page, const struct layer_strategy *st
         text_printf(page->out, "<td class=\"left\">%s</td>",
                     figure_strategy(plan, strategy, split));
     text_printf(page->out, "<td class=\"left\">%s</td><td class=\"left\">%s</td>",
-                precision_name(strategy->precision), recompute_name(strategy->recompute));
+                precision_name(strategy->precision),
+                layer_mode_text(strategy->recompute, strategy->attention));
 }
 
 static bool same_mode(const struct layer_strategy *a, const struct layer_strategy *b)
 {
-    return a->precision == b->precision && a->recompute == b->recompute && a->stage == b->stage &&
-           a->tensor_parallel == b->tensor_parallel &&
-           a->sequence_parallel == b->sequence_parallel && a->zero_stage == b->zero_stage;
+    return a->stage == b->stage && strategy_equal(a, b);
 }
 
 /* One row for the blocks from `first` on that treat their layer of this kind alike; returns the

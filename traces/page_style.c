@@ -73,7 +73,8 @@ const char *const page_style[] = {
     ".forward{--c:var(--forward)}.backward{--c:var(--backward)}.tensor{--c:var(--tensor)}"
     ".pipeline{--c:var(--pipeline)}.gather{--c:var(--gather)}.reduce{--c:var(--reduce)}"
     ".optimizer{--c:var(--optimizer)}.other{--c:var(--other)}.accent{--c:var(--accent)}"
-    ".warm{--c:var(--backward)}.bad{--c:var(--bad)}.ink{--c:var(--soft)}\n",
+    ".warm{--c:var(--backward)}.bad{--c:var(--bad)}.ink{--c:var(--soft)}"
+    ".track{--c:var(--grid)}\n",
     ".m0{--c:#41618f}.m1{--c:#6d8fbf}.m2{--c:#a3bddd}.m3{--c:var(--backward)}.m4{--c:#d8be5c}"
     ".m5{--c:var(--other)}\n",
     ".plot{padding:30px 14px 44px 54px}.plot svg,.row svg{display:block;overflow:visible}\n",

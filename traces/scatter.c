@@ -28,6 +28,7 @@ static const char style[] =
     "path{fill:none;stroke:var(--accent);stroke-width:1.4;stroke-opacity:.55;"
     "vector-effect:non-scaling-stroke}"
     "circle{fill:var(--c,var(--accent));stroke:var(--bg);stroke-width:1}"
+    ".ring{fill:var(--bg);stroke:var(--c,var(--accent));stroke-width:1.8}"
     ".rest{fill:none;stroke:var(--soft);stroke-width:3.2;stroke-opacity:.28;stroke-linecap:round}"
     ".note{font-size:11.5px;font-weight:600;fill:var(--ink);paint-order:stroke;stroke:var(--bg);"
     "stroke-width:3px;stroke-linejoin:round}"
@@ -72,6 +73,24 @@ static void append_legend(const struct scatter *scatter, struct text *out)
     text_printf(out, "<text x=\"%d\" y=\"%d\">", x + SHADES * STEP_PX + 6, y);
     text_append_html(out, scatter->shade_high);
     text_append(out, "</text>\n");
+}
+
+/* Between it and the title of the y axis: "o uniform". */
+static void append_kinds(const struct scatter *scatter, struct text *out)
+{
+    enum { BEGIN_PX = LEFT_PX + 184, WORDS_PX = 10, CHARACTER_PX = 7, BETWEEN_PX = 16 };
+    const char *const kinds[] = {scatter->filled, scatter->hollow};
+    int y = TOP_PX - 18, x = BEGIN_PX;
+    if (!scatter->filled || !scatter->hollow)
+        return;
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
+        text_printf(out, "<circle class=\"%s\" cx=\"%d\" cy=\"%d\" r=\"4\"/>\n",
+                    i == 0 ? "dot" : "ring", x, y - 4);
+        text_printf(out, "<text x=\"%d\" y=\"%d\">", x + WORDS_PX, y);
+        text_append_html(out, kinds[i]);
+        text_append(out, "</text>\n");
+        x += WORDS_PX + CHARACTER_PX * (int)strlen(kinds[i]) + BETWEEN_PX;
+    }
 }
 
 static void append_stairs(const struct scatter *scatter, const struct plot *plot)
@@ -176,14 +195,12 @@ static void append_point(const struct plot *plot, const struct scatter_point *po
 {
     struct text *out = plot->out;
     double x = plot_x(plot, point->x), y = plot_y(plot, point->y);
-    char class[8] = "dot";
-    if (isfinite(point->shade)) {
-        class[0] = 's';
-        class[1] = (char)('0' + shade_of(point->shade));
-        class[2] = '\0';
-    }
-    text_printf(out, "<circle class=\"%s\" cx=\"%.3f%%\" cy=\"%.1f\" r=\"4.5\"><title>", class, x,
-                y);
+    const char *kind = point->is_hollow ? "ring" : "dot";
+    text_printf(out, "<circle class=\"%s", kind);
+    if (isfinite(point->shade))
+        text_printf(out, " s%d", shade_of(point->shade));
+    text_printf(out, "\" cx=\"%.3f%%\" cy=\"%.1f\" r=\"%s\"><title>", x, y,
+                point->is_hollow ? "4" : "4.5");
     text_append_html(out, point->words);
     text_append(out, "</title></circle>\n");
 }
@@ -224,6 +241,7 @@ enum status scatter_append(const struct scatter *scatter, struct text *out, stru
         .out = out, .height_px = PLOT_HEIGHT_PX, .x = scatter->x, .y = scatter->y};
     append_head(scatter, out);
     append_legend(scatter, out);
+    append_kinds(scatter, out);
     text_printf(out, "<svg x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" overflow=\"visible\">\n",
                 LEFT_PX, TOP_PX, PLOT_WIDTH_PX, PLOT_HEIGHT_PX);
     plot_axes(&plot);

@@ -11,6 +11,7 @@
 struct scatter_point {
     double x, y;
     double shade;      /* 0 .. 1 of the third quantity, NAN: there is none */
+    bool is_hollow;    /* a ring, of another kind than the dots: see scatter.hollow */
     const char *label; /* beside the dot where there is room; plain text, escaped here; borrowed */
     const char *words; /* shown under the pointer; likewise */
     const char *note;  /* in place of the label, of a point that stands out; NULL: none; likewise */
@@ -30,7 +31,8 @@ struct scatter {
      * and so are those that would lie on one that is drawn. NULL: none. Borrowed. */
     const struct scatter_dot *rest;
     size_t rest_count;
-    bool has_stairs; /* falling steps through the points: what they leave undominated */
+    bool has_stairs;             /* falling steps through the points: what they leave undominated */
+    const char *filled, *hollow; /* words for dots and for rings; NULL: no legend of them */
     const char *shade_low, *shade_high; /* words for the ends of the third quantity; NULL: none */
 };
 

@@ -1,6 +1,7 @@
 #include "traces/summary.h"
 #include "ir/mesh.h"
 #include "traces/figures.h"
+#include "traces/roofline.h"
 #include <math.h>
 
 static void write_quantity(const char *key, const struct quantity *quantity, struct jout *out)
@@ -107,6 +108,7 @@ static void write_layer(const struct plan *plan, size_t index, const struct laye
     jout_int(out, "block", layer->layer.block);
     jout_string(out, "precision", precision_name(layer->strategy.precision));
     jout_string(out, "recompute", recompute_name(layer->strategy.recompute));
+    jout_string(out, "attention", attention_kernel_name(layer->strategy.attention));
     jout_int(out, "stage", mesh_layer_stage(plan, index));
     jout_int(out, "chunk", mesh_layer_chunk(plan, index));
     jout_int(out, "tensor_parallel", layer->strategy.tensor_parallel);
@@ -119,6 +121,27 @@ static void write_layer(const struct plan *plan, size_t index, const struct laye
     for (int phase = 0; phase < PHASE_COUNT; phase++)
         write_comparison(phase_name((enum phase)phase), &layer->phase_s[phase], out);
     jout_end(out);
+    jout_end(out);
+}
+
+static void write_roofline(const struct run_record *record, const struct run_comparison *comparison,
+                           struct jout *out)
+{
+    struct roofline_row rows[ROOFLINE_ROWS_MAX];
+    size_t count = roofline_rows(record, comparison, rows);
+    jout_begin_array(out, "roofline");
+    for (size_t i = 0; i < count; i++) {
+        jout_begin_object(out, NULL);
+        jout_string(out, "kind", layer_kind_name(rows[i].kind));
+        jout_string(out, "pass", roofline_pass_name(rows[i].pass));
+        jout_string(out, "precision", precision_name(rows[i].precision));
+        jout_real(out, "seconds", rows[i].seconds);
+        jout_real(out, "flops", rows[i].work.flops);
+        jout_real(out, "bytes", rows[i].work.bytes);
+        jout_string(out, "limit", rows[i].is_memory ? "memory" : "compute");
+        jout_real(out, "reached", rows[i].reached);
+        jout_end(out);
+    }
     jout_end(out);
 }
 
@@ -135,6 +158,8 @@ void summary_write(const struct run_record *record, const struct run_comparison 
     jout_int(out, "pipeline", record->plan.pipeline);
     jout_int(out, "virtual_stages", record->plan.virtual_stages);
     jout_string(out, "schedule", schedule_name(record->plan.schedule));
+    jout_string(out, "gradient_reduction",
+                gradient_reduction_name(record->plan.gradient_reduction));
     jout_int(out, "skipped_steps", record->info.skipped_steps);
     write_measured("steps", (double)comparison->steps, out);
     write_measured("final_loss", comparison->final_loss, out);
@@ -156,4 +181,5 @@ void summary_write(const struct run_record *record, const struct run_comparison 
     for (size_t i = 0; i < comparison->layer_count; i++)
         write_layer(&record->plan, i, &comparison->layers[i], out);
     jout_end(out);
+    write_roofline(record, comparison, out);
 }

@@ -1,6 +1,7 @@
 #include "traces/terminal.h"
 #include "base/units.h"
 #include "traces/figures.h"
+#include "traces/roofline.h"
 #include <inttypes.h>
 #include <math.h>
 
@@ -43,6 +44,8 @@ static void append_what(const struct run_record *record, struct text *out)
                 plan->micro_batches, plan->data_parallel, plan->data_parallel == 1 ? "" : "s");
     if (plan->pipeline > 1)
         append_field("schedule", figure_schedule(plan, schedule), out);
+    if (plan->gradient_reduction != GRADIENTS_FP32)
+        append_field("gradients", "travel in bf16 between ranks", out);
 }
 
 static void append_training(const struct run_record *record,
@@ -188,7 +191,7 @@ static void append_layer_columns(const struct plan *plan, struct text *out)
     text_printf(out, "%-14s", "Layer");
     if (figure_has_strategies(plan))
         text_printf(out, " %-30s", "split");
-    text_printf(out, " %-5s %-9s", "prec.", "recompute");
+    text_printf(out, " %-5s %-11s", "prec.", "recompute");
 }
 
 static void append_layer_name(const struct plan *plan, const struct layer_comparison *layer,
@@ -198,8 +201,8 @@ static void append_layer_name(const struct plan *plan, const struct layer_compar
     text_printf(out, "%-14s", figure_layer(layer->layer, text));
     if (figure_has_strategies(plan))
         text_printf(out, " %-30s", figure_strategy(plan, &layer->strategy, text));
-    text_printf(out, " %-5s %-9s", precision_name(layer->strategy.precision),
-                recompute_name(layer->strategy.recompute));
+    text_printf(out, " %-5s %-11s", precision_name(layer->strategy.precision),
+                layer_mode_text(layer->strategy.recompute, layer->strategy.attention));
 }
 
 static void append_layers(const struct plan *plan, const struct run_comparison *comparison,
@@ -232,26 +235,53 @@ static void append_layer_memory(const struct plan *plan, const struct run_compar
     text_append(out, "\n");
 }
 
+static void append_roofline(const struct run_record *record,
+                            const struct run_comparison *comparison, struct text *out)
+{
+    struct roofline_row rows[ROOFLINE_ROWS_MAX];
+    size_t count = roofline_rows(record, comparison, rows);
+    if (count == 0)
+        return;
+    text_printf(out, "%-14s %-9s %-5s %12s %9s %9s %-8s %9s\n", "Roofline", "pass", "prec.", "time",
+                "GFLOP/s", "GB/s", "limit", "reached");
+    for (size_t i = 0; i < count; i++) {
+        const struct roofline_row *row = &rows[i];
+        char seconds[UNIT_TEXT_BYTES], share[FIGURE_TEXT_BYTES];
+        text_printf(out, "%-14s %-9s %-5s %12s %9.1f %9.1f %-8s %9s\n", layer_kind_name(row->kind),
+                    roofline_pass_name(row->pass), precision_name(row->precision),
+                    format_seconds(row->seconds, seconds), row->work.flops / row->seconds / 1e9,
+                    row->work.bytes / row->seconds / 1e9,
+                    isnan(row->reached) ? "-"
+                    : row->is_memory    ? "memory"
+                                        : "compute",
+                    figure_share(row->reached, share));
+    }
+    text_append(out, "\n");
+}
+
 static void append_legend(const struct run_comparison *comparison, struct text *out)
 {
-    text_printf(out,
-                "Legend\n"
-                "  error        predicted / measured - 1; '-' where either is absent\n"
-                "  step time    measured: median of the steps after the first %zu\n"
-                "  throughput   tokens of a step / step time\n"
-                "  energy       of one step, all ranks; measured: mean of the same steps;\n"
-                "               of a phase or layer: the step's energy x its share of the time\n"
-                "  phase        mean over ranks; max/min: slowest / fastest of %zu rank%s;\n"
-                "               of communication what compute does not hide\n"
-                "  other        step time - all other phases\n"
-                "  transfers    of a step and rank, mean over all; hidden = in flight - waited\n"
-                "  layer        sum of its recorded phases in one step, mean over its ranks\n"
-                "  memory       measured: as laid out; process = peak - layout;\n"
-                "               peak: highest resident memory of any rank\n"
-                "  kept         activations from a micro-batch's forward to its backward\n"
-                "  absent       not known, which is not 0\n",
-                comparison->warmup_steps, comparison->rank_count,
-                comparison->rank_count == 1 ? "" : "s");
+    text_printf(
+        out,
+        "Legend\n"
+        "  error        predicted / measured - 1; '-' where either is absent\n"
+        "  step time    measured: median of the steps after the first %zu\n"
+        "  throughput   tokens of a step / step time\n"
+        "  energy       of one step, all ranks; measured: mean of the same steps;\n"
+        "               of a phase or layer: the step's energy x its share of the time\n"
+        "  phase        mean over ranks; max/min: slowest / fastest of %zu rank%s;\n"
+        "               of communication what compute does not hide\n"
+        "  other        step time - all other phases\n"
+        "  transfers    of a step and rank, mean over all; hidden = in flight - waited\n"
+        "  layer        sum of its recorded phases in one step, mean over its ranks\n"
+        "  memory       measured: as laid out; process = peak - layout;\n"
+        "               peak: highest resident memory of any rank\n"
+        "  kept         activations from a micro-batch's forward to its backward\n"
+        "  roofline     of one rank and step, all layers of a kind; limit: the longer of FLOPs\n"
+        "               at the matrix-product rate and least bytes at the copy rate;\n"
+        "               reached: limit / time\n"
+        "  absent       not known, which is not 0\n",
+        comparison->warmup_steps, comparison->rank_count, comparison->rank_count == 1 ? "" : "s");
     if (comparison->matmul_share > 0)
         text_append(out, "  compute      3 x forward FLOPs of the global batch / step time / the "
                          "ranks' matrix-product rate\n");
@@ -269,6 +299,7 @@ enum status terminal_report(const struct run_record *record,
     append_memory(comparison, out);
     append_layers(&record->plan, comparison, out);
     append_layer_memory(&record->plan, comparison, out);
+    append_roofline(record, comparison, out);
     append_legend(comparison, out);
     return text_check(out, err);
 }

@@ -111,7 +111,7 @@ static void fill_prediction(struct plan *plan)
         }
     }
     for (size_t i = 0; i < plan->layer_count; i++) {
-        struct layer_precision_mode mode = {plan->layers[i].precision, plan->layers[i].recompute};
+        struct layer_precision_mode mode = strategy_mode(&plan->layers[i]);
         struct layer_part part = layer_whole(model_layer(&plan->model, i).kind);
         prediction->layers[i].saved_bytes =
             footprint_saved_bytes(&plan->model, &part, mode, &shape);
@@ -269,6 +269,7 @@ void fixture_make(struct run_record *out, const struct fixture_options *options)
         .layout_bytes = layout,
         .peak_bytes = layout + (int64_t)(FIXTURE_PROCESS_BYTES * 1.02),
         .matmul_flops = 150e9 * options->ranks,
+        .copy_bytes_s = 20e9 * options->ranks,
         .energy_j = quantity_absent(),
     };
     fill_steps(out, options);

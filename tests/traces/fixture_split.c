@@ -252,8 +252,7 @@ static void predict_layer(struct plan *plan, size_t index)
     struct layer_prediction *layer = &plan->prediction.layers[index];
     enum layer_kind kind = model_layer(&plan->model, index).kind;
     struct layer_part part = mesh_part(plan, index, 0);
-    struct layer_precision_mode mode = {plan->layers[index].precision,
-                                        plan->layers[index].recompute};
+    struct layer_precision_mode mode = strategy_mode(&plan->layers[index]);
     struct micro_batch_shape shape = mesh_shape(plan, index);
     double unit_s = 1e-9 * UNIT_NS * (double)weights[kind];
     layer->saved_bytes = footprint_saved_bytes(&plan->model, &part, mode, &shape);
@@ -372,6 +371,7 @@ void fixture_make_split(struct run_record *out, int data_parallel)
         .layout_bytes = layout,
         .peak_bytes = layout + (int64_t)(FIXTURE_PROCESS_BYTES * 1.02),
         .matmul_flops = 150e9 * out->plan.ranks,
+        .copy_bytes_s = 20e9 * out->plan.ranks,
         .energy_j = quantity_absent(),
     };
     out->steps = fixture_allocate(SPLIT_STEPS, sizeof(out->steps[0]));

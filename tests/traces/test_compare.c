@@ -302,7 +302,7 @@ static void test_compare__matmul_share_counts_a_replica_once(void **state)
     struct made made;
     make_split(&made, 2);
     const struct plan *plan = &made.record.plan;
-    struct micro_batch_shape shape = {6, 64, 1};
+    struct micro_batch_shape shape = {.sequences = 6, .seq_length = 64, .threads = 1};
     double flops = 0;
     for (size_t i = 0; i < plan->layer_count; i++)
         flops += layer_forward_flops(&plan->model, model_layer(&plan->model, i).kind, &shape);
@@ -336,7 +336,7 @@ static void test_compare__matmul_share(void **state)
     struct made made;
     make(&made, &fixture_full);
     const struct plan *plan = &made.record.plan;
-    struct micro_batch_shape shape = {6, 64, 1};
+    struct micro_batch_shape shape = {.sequences = 6, .seq_length = 64, .threads = 1};
     double flops = 0;
     for (size_t i = 0; i < plan->layer_count; i++)
         flops += layer_forward_flops(&plan->model, model_layer(&plan->model, i).kind, &shape);

@@ -76,9 +76,9 @@ static void test_scatter__shades_tell_the_third_quantity(void **state)
     scatter.shade_high = "most energy";
     append(&scatter, &text);
     assert_non_null(strstr(text.data, "least energy"));
-    assert_int_equal(occurrences(text.data, "<circle class=\"s0\""), 2); /* legend and point */
-    assert_int_equal(occurrences(text.data, "<circle class=\"s1\""), 1);
-    assert_int_equal(occurrences(text.data, "<circle class=\"s4\""), 2);
+    assert_int_equal(occurrences(text.data, "s0\" cx="), 2); /* legend and point */
+    assert_int_equal(occurrences(text.data, "s1\" cx="), 1);
+    assert_int_equal(occurrences(text.data, "s4\" cx="), 2);
     text_free(&text);
 }
 
