@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/options.h"
 #include "base/reporter.h"
+#include "ir/layer.h"
 #include "ir/model.h"
 #include "ir/quantity.h"
 #include <stdbool.h>
@@ -19,7 +20,7 @@ struct command {
 };
 
 extern const struct command command_model, command_profile, command_plan, command_run,
-    command_report, command_sample, command_validate;
+    command_report, command_sample, command_validate, command_bench;
 
 /* "0.1.0 (git revision)". */
 const char *temper_version(void);
@@ -62,6 +63,14 @@ struct model_arguments {
         .doc = "print one JSON object on standard output and nothing else there"                   \
     }
 
+/* Of the commands whose ranks compute side by side. */
+#define NO_BIND_OPTION_ROW(owner)                                                                  \
+    {                                                                                              \
+        .name = "no-bind", .type = OPTION_FLAG, .offset = offsetof(owner, no_bind),                \
+        .doc = "leave it to the system which cores a rank's threads run on; else ranks whose "     \
+               "threads fill the cores of their host get cores of their own"                       \
+    }
+
 #define STORE_OPTION_ROW(owner)                                                                    \
     {                                                                                              \
         .name = "store", .type = OPTION_STRING, .offset = offsetof(owner, store),                  \
@@ -98,6 +107,9 @@ enum status console_json(struct jout *out, struct error *err);
  * names the option. */
 enum status parse_int_list(const char *text, const char *option, int64_t *out, size_t capacity,
                            size_t *count, struct error *err);
+
+/* "fp32,bf16" of option --precision. */
+enum status parse_precisions(const char *text, bool wanted[PRECISION_COUNT], struct error *err);
 
 /* Becomes non-zero on the first SIGINT, SIGTERM or SIGUSR1 after interrupt_catch; a second one
  * kills. */

@@ -1,7 +1,9 @@
 #include "cli/cluster_answer.h"
 
+#include "base/hash.h"
 #include "base/stats.h"
 #include "base/units.h"
+#include "cli/answer_file.h"
 #include "cli/cli.h"
 #include "cli/cluster_explain.h"
 #include "cli/layout_export.h"
@@ -9,6 +11,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 void cluster_plan_head(const struct cluster_plan_options *options, const struct cluster *cluster,
                        struct text *out)
@@ -141,10 +144,12 @@ static void append_answer(const struct telling *telling, struct text *out)
     const struct shown *shown = telling->shown;
     const struct layout_prediction *best = &telling->best;
     int64_t tokens = options->global_batch * options->model->seq_length;
-    const struct layout_table table =
+    struct layout_table table =
         layout_table_of(telling->cluster, options->model, shown->rows, shown->count, 0);
     char rate[UNIT_TEXT_BYTES];
     cluster_plan_head(options, telling->cluster, out);
+    if (strchr(options->arithmetic, ',') != NULL)
+        table.columns |= 1U << LAYOUT_ARITHMETIC;
     layout_table_head(&table, out);
     for (size_t i = 0; i < shown->count; i++)
         layout_table_row(&table, &shown->rows[i], shown->objectives[i] / shown->objectives[0] - 1,
@@ -194,6 +199,27 @@ static void write_proof(const struct cluster_answer *answer, struct jout *out)
     jout_bool(out, "optimal", gap <= 0);
 }
 
+static void write_question(const struct telling *telling, struct jout *out)
+{
+    const struct cluster_plan_options *options = telling->options;
+    struct answer_question question = {
+        .devices = cluster_devices(telling->cluster),
+        .global_batch = options->global_batch,
+        .seq_length = options->model->seq_length,
+        .framework = telling->shown->rows[0].layout.framework,
+        .memory_cap_bytes = options->memory_cap_bytes,
+        .risk = options->risk,
+        .executable = options->executable,
+        .weights = options->weights,
+    };
+    (void)snprintf(question.cluster, sizeof(question.cluster), "%s", telling->cluster->name);
+    (void)snprintf(question.model, sizeof(question.model), "%s", options->model->name);
+    (void)snprintf(question.arithmetic, sizeof(question.arithmetic), "%s", options->arithmetic);
+    hash_format(cluster_hash(telling->cluster), question.cluster_hash);
+    hash_format(model_hash(options->model), question.model_hash);
+    answer_question_write(&question, options->pins_text, &telling->answer->units, out);
+}
+
 /* `exported` NULL: nothing was. */
 static enum status write_answer(const struct telling *telling, const struct exported *exported,
                                 struct error *err)
@@ -201,18 +227,17 @@ static enum status write_answer(const struct telling *telling, const struct expo
     const struct cluster_plan_options *options = telling->options;
     const struct shown *shown = telling->shown;
     const struct layout_prediction *best = &telling->best;
+    const char *currency = telling->cluster->currency;
     struct jout *out = jout_new();
-    jout_string(out, "cluster", telling->cluster->name);
-    jout_string(out, "model", options->model->name);
-    jout_int(out, "devices", cluster_devices(telling->cluster));
+    write_question(telling, out);
     write_proof(telling->answer, out);
-    jout_real(out, "risk", options->risk);
-    jout_bool(out, "executable", options->executable);
     jout_real(out, "time_s", best->time_s.value);
     jout_real(out, "memory_bytes", best->memory_bytes.value);
     jout_real(out, "mfu", best->mfu);
     write_quantity("price", &best->price, out);
     write_quantity("carbon_g", &best->carbon_g, out);
+    jout_string(out, "currency", currency[0] != '\0' ? currency : NULL);
+    answer_terms_write(best, out);
     if (telling->answer->tailored.found)
         block_plan_write(&shown->rows[0].layout, options->model, out);
     jout_begin_array(out, "layouts");

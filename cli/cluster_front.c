@@ -3,13 +3,33 @@
 #include "base/file.h"
 #include "base/units.h"
 #include "cli/cli.h"
+#include "cli/cluster_front_draw.h"
 #include "cli/front_axes.h"
 #include "cli/layout_rows.h"
-#include "traces/scatter.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+/* What each axis needs of the devices. */
+static enum status check_devices(const struct cluster *cluster, unsigned axes, struct error *err)
+{
+    bool has_power = true;
+    for (size_t i = 0; i < cluster->group_count; i++)
+        has_power &= cluster->groups[i].device.peak_w > 0;
+    if ((axes & (FRONT_ENERGY | FRONT_CARBON)) && !has_power)
+        return error_set(err, STATUS_USAGE,
+                         "option --pareto: energy and carbon: the cluster '%s' gives no power; a "
+                         "cluster file gives it as its devices' 'peak_w' and 'idle_w' "
+                         "(docs/cluster.md)",
+                         cluster->name);
+    if ((axes & FRONT_MEMORY) && cluster->group_count > 1)
+        return error_set(err, STATUS_USAGE,
+                         "option --pareto: memory: of the %zu unlike groups of the cluster '%s' "
+                         "each has its own; ask for it on a cluster of one group",
+                         cluster->group_count, cluster->name);
+    return STATUS_OK;
+}
 
 enum status cluster_front_check(const struct cluster_plan_options *options,
                                 const struct cluster *cluster, unsigned *axes, struct error *err)
@@ -30,247 +50,43 @@ enum status cluster_front_check(const struct cluster_plan_options *options,
                          "cluster file gives it as 'carbon_g_kwh' and 'carbon_date' "
                          "(docs/cluster.md)",
                          cluster->name);
-    return STATUS_OK;
-}
-
-static enum status write_text(const char *path, struct text *text, struct error *err)
-{
-    enum status status = text_check(text, err);
-    if (status == STATUS_OK)
-        status = file_write(path, text->data, text->bytes, err);
-    text_free(text);
-    return status;
+    return check_devices(cluster, *axes, err);
 }
 
 static enum status write_csv(const struct cluster_plan_options *options,
-                             const struct layout_list *list, struct error *err)
+                             const struct cluster_front *front, struct error *err)
 {
     struct text out = {0};
     layout_csv_head(&out);
-    for (size_t i = 0; i < list->count; i++)
-        layout_csv_row(options->model, &list->rows[i], &out);
-    return write_text(options->csv, &out, err);
-}
-
-/* ---- the drawing ---- */
-
-enum { LABEL_BYTES = 24, WORDS_BYTES = 320, NOTE_BYTES = 64, TITLE_BYTES = 64 };
-
-struct drawing {
-    const struct layout_list *front;
-    struct front_view view;
-    struct scatter_point *points; /* [front->count], owned */
-    char (*labels)[LABEL_BYTES];  /* likewise */
-    char (*words)[WORDS_BYTES];   /* likewise */
-    char notes[3][NOTE_BYTES];    /* of the least in y, x and shade */
-    char x_title[TITLE_BYTES], y_title[TITLE_BYTES];
-    struct scatter_dot *rest; /* [rest_count], owned */
-    size_t rest_count;
-};
-
-static void free_drawing(struct drawing *drawing)
-{
-    free(drawing->points);
-    free(drawing->labels);
-    free(drawing->words);
-    free(drawing->rest);
-}
-
-static const char *format_on(const struct front_axis_row *axis, double value,
-                             const struct cluster *cluster, char out[UNIT_TEXT_BYTES])
-{
-    switch (axis->axis) {
-    case FRONT_TIME:
-        return format_seconds(value, out);
-    case FRONT_MEMORY:
-        return format_bytes(value, out);
-    case FRONT_ENERGY:
-        return format_joules(value, out);
-    case FRONT_COST:
-        (void)snprintf(out, UNIT_TEXT_BYTES, "%.3g %s", value, cluster->currency);
-        return out;
-    default:
-        (void)snprintf(out, UNIT_TEXT_BYTES, value < 1e5 ? "%.3g g" : "%.3g kg",
-                       value < 1e5 ? value : value / 1e3);
-        return out;
-    }
-}
-
-static void write_title(const struct front_axis_row *axis, const struct cluster *cluster,
-                        char out[TITLE_BYTES])
-{
-    static const char *const titles[FRONT_AXIS_COUNT] = {"time of a step", "memory of a device",
-                                                         "energy of a step, all devices",
-                                                         "price of a step", "CO2e of a step"};
-    const char *title = titles[axis - front_axis_rows];
-    if (axis->axis == FRONT_COST)
-        (void)snprintf(out, TITLE_BYTES, "%s (%s)", title, cluster->currency);
-    else
-        (void)snprintf(out, TITLE_BYTES, "%s", title);
-}
-
-/* Before the front is all that is left: what else fits. */
-static enum status keep_rest(const struct layout_list *list, struct drawing *out, struct error *err)
-{
-    out->rest = malloc(list->count * sizeof(*out->rest));
-    if (!out->rest)
-        return error_memory(err, list->count * sizeof(*out->rest), "the drawing of the front");
-    out->rest_count = list->count;
-    for (size_t i = 0; i < list->count; i++)
-        out->rest[i] = (struct scatter_dot){priced_layout_value(&list->rows[i], out->view.x->axis),
-                                            priced_layout_value(&list->rows[i], out->view.y->axis)};
-    return STATUS_OK;
-}
-
-/* Of an axis: as far as the front, and half as far again for what lies behind it. */
-static struct axis fit_axis(const struct layout_list *front, const struct front_axis_row *row,
-                            const char *title)
-{
-    const double beyond = 0.5;
-    double low = INFINITY, high = -INFINITY;
+    text_append(&out, ",uniform,gap\n");
     for (size_t i = 0; i < front->count; i++) {
-        low = fmin(low, priced_layout_value(&front->rows[i], row->axis));
-        high = fmax(high, priced_layout_value(&front->rows[i], row->axis));
+        const struct cluster_front_row *row = &front->rows[i];
+        layout_csv_row(options->model, &row->priced, &out);
+        text_printf(&out, ",%d,%.17g\n", row->priced.layout.own == NULL, row->gap);
     }
-    return axis_around(low, high + beyond * high, row->unit, title);
+    enum status status = text_check(&out, err);
+    if (status == STATUS_OK)
+        status = file_write(options->csv, out.data, out.bytes, err);
+    text_free(&out);
+    return status;
 }
 
-static size_t least_on(const struct layout_list *front, const struct front_axis_row *row)
+/* ---- as JSON ---- */
+
+static void write_row(const struct cluster_plan_options *options,
+                      const struct cluster_front_row *row, struct jout *out)
 {
-    size_t least = 0;
-    for (size_t i = 1; i < front->count; i++)
-        if (priced_layout_value(&front->rows[i], row->axis) <
-            priced_layout_value(&front->rows[least], row->axis))
-            least = i;
-    return least;
+    jout_begin_object(out, NULL);
+    layout_row_json_members(options->model, &row->priced, NAN, out);
+    jout_real(out, "gap", row->gap);
+    if (row->priced.layout.own != NULL)
+        block_plan_write(&row->priced.layout, options->model, out);
+    jout_end(out);
 }
-
-static const char *const superlatives[FRONT_AXIS_COUNT] = {"fastest", "leanest", "least energy",
-                                                           "cheapest", "least carbon"};
-
-static void note_extremes(const struct cluster *cluster, struct drawing *drawing)
-{
-    const struct front_axis_row *axes[] = {drawing->view.y, drawing->view.x, drawing->view.shade};
-    for (size_t i = 0; i < COUNT_OF(axes); i++) {
-        if (axes[i] == NULL)
-            continue;
-        char value[UNIT_TEXT_BYTES];
-        size_t at = least_on(drawing->front, axes[i]);
-        if (drawing->points[at].note != NULL)
-            continue;
-        (void)snprintf(
-            drawing->notes[i], NOTE_BYTES, "%s: %s", superlatives[axes[i] - front_axis_rows],
-            format_on(axes[i], priced_layout_value(&drawing->front->rows[at], axes[i]->axis),
-                      cluster, value));
-        drawing->points[at].note = drawing->notes[i];
-    }
-}
-
-static void describe(const struct priced_layout *row, size_t number, const struct cluster *cluster,
-                     char out[WORDS_BYTES])
-{
-    struct text words = {0};
-    char value[UNIT_TEXT_BYTES];
-    text_printf(&words, "%zu: ", number);
-    for (size_t i = 0; i < FRONT_AXIS_COUNT; i++) {
-        double figure = priced_layout_value(row, front_axis_rows[i].axis);
-        if (!isnan(figure))
-            text_printf(&words, "%s%s", i > 0 ? ", " : "",
-                        format_on(&front_axis_rows[i], figure, cluster, value));
-    }
-    text_append(&words, "; ");
-    layout_words(&row->layout, &words);
-    (void)snprintf(out, WORDS_BYTES, "%s", words.data != NULL ? words.data : "");
-    text_free(&words);
-}
-
-static int compare_points(const void *a, const void *b)
-{
-    const struct scatter_point *p = a, *q = b;
-    return (p->x > q->x) - (p->x < q->x);
-}
-
-static enum status make_points(const struct cluster *cluster, struct drawing *out,
-                               struct error *err)
-{
-    const struct layout_list *front = out->front;
-    const struct front_view *view = &out->view;
-    out->points = calloc(front->count, sizeof(*out->points));
-    out->labels = calloc(front->count, sizeof(*out->labels));
-    out->words = calloc(front->count, sizeof(*out->words));
-    if (!out->points || !out->labels || !out->words)
-        return error_memory(err, front->count * sizeof(*out->words), "the drawing of the front");
-    double least = INFINITY, most = -INFINITY;
-    for (size_t i = 0; view->shade && i < front->count; i++) {
-        least = fmin(least, priced_layout_value(&front->rows[i], view->shade->axis));
-        most = fmax(most, priced_layout_value(&front->rows[i], view->shade->axis));
-    }
-    for (size_t i = 0; i < front->count; i++) {
-        const struct priced_layout *row = &front->rows[i];
-        (void)snprintf(out->labels[i], LABEL_BYTES, "%zu", i + 1);
-        describe(row, i + 1, cluster, out->words[i]);
-        out->points[i] = (struct scatter_point){
-            .x = priced_layout_value(row, view->x->axis),
-            .y = priced_layout_value(row, view->y->axis),
-            .shade = view->shade == NULL ? NAN
-                     : most > least
-                         ? (priced_layout_value(row, view->shade->axis) - least) / (most - least)
-                         : 0,
-            .label = out->labels[i],
-            .words = out->words[i],
-        };
-    }
-    note_extremes(cluster, out);
-    qsort(out->points, front->count, sizeof(*out->points), compare_points);
-    return STATUS_OK;
-}
-
-static enum status draw(const struct cluster_plan_options *options, const struct cluster *cluster,
-                        struct drawing *drawing, struct error *err)
-{
-    const struct front_axis_row *shade = drawing->view.shade;
-    char words[64], title[96], note[256], low[48], high[48];
-    struct text out = {0};
-    TRY(make_points(cluster, drawing, err));
-    front_axes_words(options->axes, words, sizeof(words));
-    (void)snprintf(title, sizeof(title), "Pareto front of %s", words);
-    (void)snprintf(note, sizeof(note),
-                   "%s on %s, %s, %s, global batch %lld; %zu of %zu layouts that fit, the others "
-                   "grey; modelled",
-                   options->model->name, cluster->name, options->framework, options->arithmetic,
-                   (long long)options->global_batch, drawing->front->count, drawing->rest_count);
-    write_title(drawing->view.x, cluster, drawing->x_title);
-    write_title(drawing->view.y, cluster, drawing->y_title);
-    if (shade != NULL) {
-        (void)snprintf(low, sizeof(low), "least %s", shade->name);
-        (void)snprintf(high, sizeof(high), "most %s", shade->name);
-    }
-    const struct scatter scatter = {
-        .title = title,
-        .note = note,
-        .x = fit_axis(drawing->front, drawing->view.x, drawing->x_title),
-        .y = fit_axis(drawing->front, drawing->view.y, drawing->y_title),
-        .points = drawing->points,
-        .count = drawing->front->count,
-        .rest = drawing->rest,
-        .rest_count = drawing->rest_count,
-        .has_stairs = shade == NULL,
-        .shade_low = shade != NULL ? low : NULL,
-        .shade_high = shade != NULL ? high : NULL,
-    };
-    enum status status = scatter_append(&scatter, &out, err);
-    if (status != STATUS_OK) {
-        text_free(&out);
-        return status;
-    }
-    return write_text(options->svg, &out, err);
-}
-
-/* ---- all ---- */
 
 static enum status tell_json(const struct cluster_plan_options *options,
-                             const struct cluster *cluster, const struct layout_list *front,
-                             size_t fitting, struct error *err)
+                             const struct cluster *cluster, const struct cluster_front *front,
+                             struct error *err)
 {
     struct jout *out = jout_new();
     jout_string(out, "cluster", cluster->name);
@@ -283,33 +99,100 @@ static enum status tell_json(const struct cluster_plan_options *options,
     jout_string(out, "currency", cluster->currency[0] != '\0' ? cluster->currency : NULL);
     jout_real(out, "risk", options->risk);
     jout_bool(out, "executable", options->executable);
-    jout_int(out, "considered", (int64_t)front->considered);
-    jout_int(out, "fitting", (int64_t)fitting);
+    jout_int(out, "considered", (int64_t)front->uniform.considered);
+    jout_int(out, "fitting", (int64_t)front->uniform.count);
     jout_bool(out, "whole", front->is_whole);
+    jout_bool(out, "hull_only", front->is_hull);
+    jout_real(out, "memory_step", options->axes & FRONT_MEMORY ? front->step : NAN);
+    jout_real(out, "gap", front->gap);
+    jout_real(out, "empty_below_bytes",
+              front->empty_below_bytes > 0 ? front->empty_below_bytes : NAN);
+    jout_int(out, "searches", (int64_t)front->searches);
+    jout_real(out, "seconds", front->seconds);
     jout_begin_array(out, "layouts");
     for (size_t i = 0; i < front->count; i++)
-        layout_row_json(options->model, &front->rows[i], NAN, out);
+        write_row(options, &front->rows[i], out);
     jout_end(out);
     return console_json(out, err);
 }
 
+/* ---- in words ---- */
+
+static void append_rows(const struct cluster_plan_options *options, const struct cluster *cluster,
+                        const struct cluster_front *front, const struct priced_layout *rows,
+                        struct text *out)
+{
+    const struct layout_table table =
+        layout_table_of(cluster, options->model, rows, front->count, options->axes);
+    text_append(out, "  #  gap %");
+    layout_table_head(&table, out);
+    for (size_t i = 0; i < front->count; i++) {
+        const struct cluster_front_row *row = &front->rows[i];
+        text_printf(out, "%3zu%c", i + 1, row->priced.layout.own != NULL ? '*' : ' ');
+        text_printf(out, row->gap < 1 ? "%5.2f" : "    -", 100 * row->gap);
+        layout_table_row(&table, &row->priced,
+                         row->priced.time_s / front->rows[0].priced.time_s - 1, out);
+    }
+}
+
+/* What the reader may take for proven. */
+static void append_claims(const struct cluster_plan_options *options,
+                          const struct cluster_front *front, struct text *out)
+{
+    bool has_memory = (options->axes & FRONT_MEMORY) != 0;
+    char words[64], bytes[UNIT_TEXT_BYTES];
+    front_axes_words(options->axes & ~(unsigned)FRONT_MEMORY, words, sizeof(words));
+    text_printf(out, "gap: no layout%s is better in %s by more than this\n",
+                has_memory ? " of at most this memory" : "", words);
+    if (front->uniform.considered > 0)
+        text_printf(out, "uniform: all %llu were priced, so of them it is the true front\n",
+                    (unsigned long long)front->uniform.considered);
+    if (front->is_hull)
+        text_append(out, "of those whose blocks differ: the convex hull; between two of its "
+                         "corners there may be another, none is below the line between them\n");
+    if (has_memory && front->is_whole)
+        text_printf(out,
+                    "for every layout there is %s of at most %.1f %% more memory that is at most "
+                    "%.2g %% worse in %s\n",
+                    front->is_hull ? "a row, or a line between two," : "a row",
+                    100 / (1 - front->step) - 100, 100 / (1 - front->gap) - 100, words);
+    if (front->empty_below_bytes > 0)
+        text_printf(out, "no layout needs less than %s\n",
+                    format_bytes(front->empty_below_bytes, bytes));
+}
+
+static void append_summary(const struct cluster_plan_options *options,
+                           const struct cluster_front *front, struct text *out)
+{
+    size_t unlike = 0;
+    char words[64], seconds[UNIT_TEXT_BYTES];
+    for (size_t i = 0; i < front->count; i++)
+        unlike += front->rows[i].priced.layout.own != NULL;
+    front_axes_words(options->axes, words, sizeof(words));
+    text_printf(out, "\n%zu layout%s, none better than another in %s%s; ", front->count,
+                front->count == 1 ? "" : "s", words, front->is_whole ? "" : ", so far");
+    text_printf(out, "%zu uniform, %zu whose blocks differ (*%s)\n", front->count - unlike, unlike,
+                unlike > 0 ? ": --json has their stages" : "");
+    append_claims(options, front, out);
+    text_printf(out, "%zu searches, %s%s\n", front->searches,
+                format_seconds(front->seconds, seconds),
+                front->is_whole ? "" : "; stopped: the rest of the front was not searched");
+}
+
 static enum status tell_text(const struct cluster_plan_options *options,
-                             const struct cluster *cluster, const struct layout_list *front,
+                             const struct cluster *cluster, const struct cluster_front *front,
                              struct error *err)
 {
-    char words[64];
     struct text out = {0};
-    const struct layout_table table =
-        layout_table_of(cluster, options->model, front->rows, front->count, options->axes);
-    cluster_plan_head(options, cluster, &out);
-    layout_table_head(&table, &out);
+    struct priced_layout *rows = malloc(front->count * sizeof(*rows));
+    if (rows == NULL)
+        return error_memory(err, front->count * sizeof(*rows), "the front");
     for (size_t i = 0; i < front->count; i++)
-        layout_table_row(&table, &front->rows[i], front->rows[i].time_s / front->rows[0].time_s - 1,
-                         &out);
-    front_axes_words(options->axes, words, sizeof(words));
-    text_printf(&out, "\n%zu layouts of %llu priced: those that no other is better than in %s%s\n",
-                front->count, (unsigned long long)front->considered, words,
-                front->is_whole ? "" : ", so far; the search was stopped");
+        rows[i] = front->rows[i].priced;
+    cluster_plan_head(options, cluster, &out);
+    append_rows(options, cluster, front, rows, &out);
+    append_summary(options, front, &out);
+    free(rows);
     enum status status = text_check(&out, err);
     if (status == STATUS_OK)
         fputs(out.data, stdout);
@@ -317,31 +200,14 @@ static enum status tell_text(const struct cluster_plan_options *options,
     return status;
 }
 
-static enum status write_files(const struct cluster_plan_options *options,
-                               const struct cluster *cluster, struct drawing *drawing,
+enum status cluster_front_tell(const struct cluster_plan_options *options,
+                               const struct cluster *cluster, const struct cluster_front *front,
                                struct error *err)
 {
     if (options->csv != NULL)
-        TRY(write_csv(options, drawing->front, err));
-    return options->svg != NULL ? draw(options, cluster, drawing, err) : STATUS_OK;
-}
-
-enum status cluster_front_tell(const struct cluster_plan_options *options,
-                               const struct cluster *cluster, struct layout_list *list,
-                               struct error *err)
-{
-    struct drawing drawing = {.front = list, .view = front_view_of(options->axes)};
-    size_t fitting = list->count;
-    enum status status = STATUS_OK;
+        TRY(write_csv(options, front, err));
     if (options->svg != NULL)
-        status = keep_rest(list, &drawing, err);
-    if (status == STATUS_OK) {
-        layouts_keep_front(list, options->axes);
-        status = write_files(options, cluster, &drawing, err);
-    }
-    if (status == STATUS_OK)
-        status = options->json ? tell_json(options, cluster, list, fitting, err)
-                               : tell_text(options, cluster, list, err);
-    free_drawing(&drawing);
-    return status;
+        TRY(cluster_front_draw(options, cluster, front, err));
+    return options->json ? tell_json(options, cluster, front, err)
+                         : tell_text(options, cluster, front, err);
 }

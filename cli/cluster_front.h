@@ -3,15 +3,16 @@
 #define TEMPER_CLI_CLUSTER_FRONT_H
 
 #include "cli/plan_cluster.h"
+#include "planner/cluster_front.h"
 
 /* Before anything is priced: axes that the cluster gives no figures for are refused by name.
  * STATUS_USAGE. */
 enum status cluster_front_check(const struct cluster_plan_options *options,
                                 const struct cluster *cluster, unsigned *axes, struct error *err);
 
-/* `list` holds all layouts that fit, at least one, and afterwards the front of them. */
+/* At least one row. */
 enum status cluster_front_tell(const struct cluster_plan_options *options,
-                               const struct cluster *cluster, struct layout_list *list,
+                               const struct cluster *cluster, const struct cluster_front *front,
                                struct error *err);
 
 #endif

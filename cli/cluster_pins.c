@@ -20,6 +20,8 @@ static enum status check_alike(const struct pins *pins, struct error *err)
         if (!is_alike)
             return refuse(layer_kind_name((enum layer_kind)kind), "all layers have the same split",
                           err);
+        if (pins->attention_fixed[kind])
+            return refuse("attention", "use fused-attention=on or off", err);
         if (pins->precision_fixed[kind])
             return refuse("precision", "use --arithmetic, or arithmetic:A-B for some blocks", err);
     }
@@ -34,6 +36,8 @@ static enum status check_range(const struct range_pin *range, struct error *err)
                       err);
     if (range->mode == PIN_PRECISION)
         return refuse("precision", "use arithmetic:A-B", err);
+    if (range->mode == PIN_ATTENTION)
+        return refuse("attention", "use fused-attention=on or off for all blocks", err);
     if (range->mode != PIN_RECOMPUTE && range->mode != PIN_ARITHMETIC)
         return refuse(pin_mode_name(range->mode), "all blocks have the same split", err);
     return STATUS_OK;
@@ -85,9 +89,16 @@ enum status cluster_pins_take(const struct pins *pins, const struct model *model
         return refuse("threads", "devices have none", err);
     if (pins->micro_batches > 0)
         return refuse("micro-batches", "pin micro-batch", err);
+    if (pins->gradients_fixed)
+        return refuse("gradients", "each framework sums as it does by default", err);
     if (pins->expert > 1 && model->experts == 0)
         return error_set(err, STATUS_USAGE, "--pin ep=%d: %s has no experts", pins->expert,
                          model->name);
+    if (pins->context > 1 && pins->fused_attention_fixed && !pins->fused_attention)
+        return error_set(err, STATUS_USAGE,
+                         "--pin cp=%d,fused-attention=off: over a ring of devices attention is "
+                         "fused",
+                         pins->context);
     out->pipeline = pins->pipeline;
     out->virtual_stages = pins->virtual_stages;
     out->data = pins->data_parallel;
@@ -100,6 +111,10 @@ enum status cluster_pins_take(const struct pins *pins, const struct model *model
         out->schedule = (int)pins->schedule;
     if (pins->offload_fixed)
         out->offload = (int)pins->offload;
+    if (pins->fused_attention_fixed)
+        out->fused_attention = pins->fused_attention;
+    if (pins->overlap_fixed)
+        out->overlap = pins->overlap;
     if (pins->sequence_parallel_fixed[LAYER_ATTENTION])
         out->sequence_parallel = pins->sequence_parallel[LAYER_ATTENTION];
     if (pins->zero_fixed[LAYER_ATTENTION])

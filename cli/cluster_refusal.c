@@ -22,8 +22,9 @@ static bool has_pins(const struct layouts_request *request)
     const int64_t numbers[] = {pins->pipeline, pins->virtual_stages, pins->data,
                                pins->tensor,   pins->context,        pins->micro_batch,
                                pins->expert,   pins->shard,          (int64_t)pins->block_count};
-    const int choices[] = {pins->sequence_parallel, pins->zero_stage, pins->recompute,
-                           pins->schedule, pins->offload};
+    const int choices[] = {
+        pins->sequence_parallel, pins->zero_stage,      pins->recompute, pins->schedule,
+        pins->offload,           pins->fused_attention, pins->overlap};
     bool any = false;
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         any = any || numbers[i] != 0;
@@ -80,16 +81,17 @@ static enum status refuse_leanest(const struct cluster *cluster,
     if (request->memory_cap_bytes == 0 || cap_bytes > device_bytes)
         cap_bytes = device_bytes;
     find_relaxation(cluster, request, relaxation);
-    return error_set(err, STATUS_INFEASIBLE,
-                     "no layout fits: the leanest (tp %lld, pp %lld, dp %lld, ZeRO %d, recompute "
-                     "%s) takes %s a device in all but %g %% of runs, %s more than the %s there "
-                     "are; %s",
-                     (long long)leanest->tensor, (long long)leanest->pipeline,
-                     (long long)leanest->data, leanest->zero_stage,
-                     recompute_name(leanest->recompute), format_bytes(list->leanest_bytes, least),
-                     100 * request->risk, format_bytes(list->leanest_bytes - cap_bytes, missing),
-                     format_bytes(cap_bytes, cap),
-                     relaxation[0] != '\0' ? relaxation : "take a smaller sequence or model");
+    return error_set(
+        err, STATUS_INFEASIBLE,
+        "no layout fits: the leanest (tp %lld, pp %lld, dp %lld, ZeRO %d, recompute "
+        "%s%s) takes %s a device in all but %g %% of runs, %s more than the %s there "
+        "are; %s",
+        (long long)leanest->tensor, (long long)leanest->pipeline, (long long)leanest->data,
+        leanest->zero_stage, recompute_name(leanest->recompute),
+        leanest->fused_attention ? "" : ", attention not fused",
+        format_bytes(list->leanest_bytes, least), 100 * request->risk,
+        format_bytes(list->leanest_bytes - cap_bytes, missing), format_bytes(cap_bytes, cap),
+        relaxation[0] != '\0' ? relaxation : "take a smaller sequence or model");
 }
 
 enum status cluster_refuse(const struct cluster *cluster, const struct layouts_request *request,

@@ -34,8 +34,8 @@ static const struct command_spec spec = {
     .description =
         "Prints each kind of layer of the model with its parameters, the floating-point operations "
         "of one forward pass and the activation bytes kept for the backward pass under each "
-        "recompute mode that the kind knows, in fp32 and bf16. Backward takes twice the forward "
-        "FLOPs.",
+        "recompute mode that the kind knows, and by attention in tiles, in fp32 and bf16. Backward "
+        "takes twice the forward FLOPs.",
     .groups = groups,
     .group_count = COUNT_OF(groups),
     .example = "temper model --model gpt2 --seq-length 256 --micro-batch 4",
@@ -61,6 +61,18 @@ static double row_flops(const struct model *model, const struct kind_row *row,
                             : layer_forward_flops(model, row->kind, shape);
 }
 
+/* What a layer can keep, by name. */
+static const struct {
+    const char *name;
+    enum recompute recompute;
+    enum attention_kernel attention;
+} keeps[] = {
+    {"none", RECOMPUTE_NONE, ATTENTION_PLAIN},
+    {"selective", RECOMPUTE_SELECTIVE, ATTENTION_PLAIN},
+    {"tiled", RECOMPUTE_NONE, ATTENTION_TILED},
+    {"full", RECOMPUTE_FULL, ATTENTION_PLAIN},
+};
+
 /* False where the kind of layer does not admit the mode, or the executor cannot run the model: it
  * has no figure then. */
 static bool saved_bytes(const struct model *model, enum layer_kind kind,
@@ -70,7 +82,8 @@ static bool saved_bytes(const struct model *model, enum layer_kind kind,
     struct error ignored;
     if (model_check_executable(model, model->name, &ignored) != STATUS_OK ||
         !layer_admits_precision(kind, mode.precision) ||
-        !layer_admits_recompute(kind, mode.recompute))
+        !layer_admits_recompute(kind, mode.recompute) ||
+        !layer_admits_kernel(kind, mode.attention, mode.recompute))
         return false;
     *bytes = layer_saved_bytes(model, kind, mode, shape);
     return true;
@@ -85,9 +98,9 @@ static void print_row(const struct model *model, const struct kind_row *row,
            format_flops(row_flops(model, row, shape), flops));
     static const enum precision shown[] = {PRECISION_FP32, PRECISION_BF16};
     for (size_t i = 0; i < COUNT_OF(shown); i++)
-        for (int recompute = 0; recompute < RECOMPUTE_COUNT; recompute++) {
+        for (size_t k = 0; k < COUNT_OF(keeps); k++) {
             char text[UNIT_TEXT_BYTES] = "-";
-            struct layer_precision_mode mode = {shown[i], (enum recompute)recompute};
+            struct layer_precision_mode mode = {shown[i], keeps[k].recompute, keeps[k].attention};
             uint64_t bytes;
             if (saved_bytes(model, row->kind, mode, shape, &bytes))
                 format_bytes((double)bytes, text);
@@ -128,10 +141,12 @@ static void print_model(const struct model *model, const struct micro_batch_shap
         print_experts(model);
     printf("micro-batch %lld x %lld tokens\n\n", (long long)shape->sequences,
            (long long)shape->seq_length);
-    printf("%-10s %6s %16s %14s %35s %35s\n", "", "", "", "", "activations kept, fp32",
+    printf("%-10s %6s %16s %14s %47s %47s\n", "", "", "", "", "activations kept, fp32",
            "activations kept, bf16 or fp16");
-    printf("%-10s %6s %16s %14s %11s %11s %11s %11s %11s %11s\n", "layer", "count", "parameters",
-           "forward", "none", "selective", "full", "none", "selective", "full");
+    printf("%-10s %6s %16s %14s", "layer", "count", "parameters", "forward");
+    for (size_t i = 0; i < 2 * COUNT_OF(keeps); i++)
+        printf(" %11s", keeps[i % COUNT_OF(keeps)].name);
+    putchar('\n');
     double flops = 0;
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
         if (rows[i].layers > 0)
@@ -169,15 +184,14 @@ static void write_layer(const struct model *model, size_t index,
     jout_begin_object(out, "activation_bytes");
     for (int precision = 0; precision < PRECISION_COUNT; precision++) {
         jout_begin_object(out, precision_name((enum precision)precision));
-        for (int recompute = 0; recompute < RECOMPUTE_COUNT; recompute++) {
-            const char *name = recompute_name((enum recompute)recompute);
-            struct layer_precision_mode mode = {(enum precision)precision,
-                                                (enum recompute)recompute};
+        for (size_t k = 0; k < COUNT_OF(keeps); k++) {
+            struct layer_precision_mode mode = {(enum precision)precision, keeps[k].recompute,
+                                                keeps[k].attention};
             uint64_t bytes;
             if (saved_bytes(model, layer.kind, mode, shape, &bytes))
-                jout_int(out, name, (int64_t)bytes);
+                jout_int(out, keeps[k].name, (int64_t)bytes);
             else
-                jout_null(out, name);
+                jout_null(out, keeps[k].name);
         }
         jout_end(out);
     }

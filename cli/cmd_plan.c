@@ -100,10 +100,11 @@ static const struct option_spec search_rows[] = {
      .type = OPTION_STRING,
      .offset = offsetof(struct plan_options, pins),
      .metavar = "KEY=VALUE,...",
-     .doc = "fix choices: pp, dp, v, schedule, micro-batch, micro-batches, threads, tp, sp, zero, "
-            "recompute, precision; the last five also for one kind of layer or for some blocks, as "
+     .doc = "fix choices: pp, dp, v, schedule, micro-batch, micro-batches, threads, gradients, tp, "
+            "sp, zero, recompute, precision, attention; the last six also for one kind of layer or "
+            "for some blocks, as "
             "in zero:mlp=2, recompute:3-5=full or tp:attention:0=2; with --cluster also cp, ep, "
-            "shard and offload"},
+            "shard, offload, fused-attention and overlap"},
     {.name = "gap",
      .type = OPTION_REAL,
      .offset = offsetof(struct plan_options, gap),
@@ -137,10 +138,10 @@ static const struct option_spec cluster_rows[] = {
     {.name = "arithmetic",
      .type = OPTION_STRING,
      .offset = offsetof(struct plan_options, arithmetic),
-     .metavar = "NAME",
+     .metavar = "NAMES",
      .fallback = "bf16",
-     .doc = "with --cluster: what products are computed in, fp32, tf32, bf16, fp16 or fp8; or "
-            "bf16,fp8 to choose block by block"},
+     .doc = "with --cluster: what products are computed in, fp32, tf32, bf16, fp16 or fp8; of "
+            "several, as in bf16,fp8 or tf32,bf16,fp8, layouts and their blocks choose"},
 };
 static const struct option_spec answer_rows[] = {
     {.name = "explain",
@@ -167,8 +168,8 @@ static const struct option_spec answer_rows[] = {
      .type = OPTION_INT,
      .offset = offsetof(struct plan_options, points),
      .metavar = "N",
-     .fallback = "16",
-     .doc = "with --pareto: sweep memory and energy in about so many steps; 0 finds every point",
+     .doc = "with --pareto: sweep memory and energy in about so many steps (16; with --cluster "
+            "memory in 64); 0 finds every point",
      .minimum = 0,
      .maximum = 1e6},
     {.name = "csv",
@@ -184,8 +185,9 @@ static const struct option_spec answer_rows[] = {
     {.name = "compare",
      .type = OPTION_FLAG,
      .offset = offsetof(struct plan_options, compare),
-     .doc = "hold the predictions of two plan files against each other, term by term, and list "
-            "where their choices differ; needs no store"},
+     .doc = "hold two plan files, or two answers of --cluster ... --json that were kept in files, "
+            "against each other: which terms and which choices differ, and why one wins; needs no "
+            "store"},
 };
 static const struct option_spec output_rows[] = {
     {.name = "output",
@@ -228,8 +230,8 @@ static const struct command_spec spec = {
         "When no plan fits, the exit code is 3 and the message names the tightest constraint, how "
         "much memory is missing and the cheapest change that would help.\n\n"
         "--pareto, --top and --explain answer what one plan leaves open; Ctrl-C ends them with "
-        "what was found so far. --compare reads two plan files. --cluster plans for devices that "
-        "are not at hand, from their description.",
+        "what was found so far. --compare reads two plan files or two answers of --cluster. "
+        "--cluster plans for devices that are not at hand, from their description.",
     .groups = groups,
     .group_count = COUNT_OF(groups),
     .example = "temper plan --model gpt2 --seq-length 256 --ranks 2 --global-batch 16 "
@@ -383,15 +385,18 @@ static enum status search_best(const struct plan_options *options,
 
 /* ---- all ---- */
 
+enum { FRONT_POINTS = 16 };
+
 static enum status search(const struct plan_options *options, struct planner_request *request,
                           struct error *err)
 {
-    const struct plan_front_options front = {.axes = options->pareto,
-                                             .points_most = (int)options->points,
-                                             .csv = options->csv,
-                                             .svg = options->svg,
-                                             .output = options->output,
-                                             .json = options->json};
+    const struct plan_front_options front = {
+        .axes = options->pareto,
+        .points_most = options->points >= 0 ? (int)options->points : FRONT_POINTS,
+        .csv = options->csv,
+        .svg = options->svg,
+        .output = options->output,
+        .json = options->json};
     const struct plan_top_options top = {
         .most = options->top, .output = options->output, .json = options->json};
     request->stop = &interrupt_requested;
@@ -461,6 +466,7 @@ static enum status plan_on_cluster(const struct plan_options *options, struct er
                     .energy = request.weight_energy,
                     .raw = options->raw_weights},
         .pins = &pins,
+        .pins_text = options->pins != NULL ? options->pins : "",
         .gap_target = options->gap,
         .time_limit_s = options->time_limit_s,
         .top = options->top > 0 ? options->top : CLUSTER_TOP,
@@ -468,6 +474,7 @@ static enum status plan_on_cluster(const struct plan_options *options, struct er
         .pareto = options->pareto,
         .csv = options->csv,
         .svg = options->svg,
+        .points = options->points,
         .handover = &options->handover,
         .json = options->json,
     };
@@ -487,8 +494,8 @@ static enum status check_answers(const struct plan_options *options,
                          "one at a time");
     if (options->compare && positionals->count != 2)
         return error_set(err, STATUS_USAGE,
-                         "option --compare: expected two plan files, found %zu: temper plan "
-                         "--compare A.json B.json",
+                         "option --compare: expected two plan files or two answers of --cluster, "
+                         "found %zu: temper plan --compare A.json B.json",
                          positionals->count);
     bool is_one = options->cluster != NULL || answers == options->explain;
     if (options->handover.wanted && !is_one)
@@ -513,7 +520,7 @@ static enum status check_answers(const struct plan_options *options,
 
 static enum status run(int argc, char **argv, struct error *err)
 {
-    struct plan_options options = {0};
+    struct plan_options options = {.points = -1};
     struct positionals positionals = {0};
     struct store *store = NULL;
     TRY(options_parse(&spec, argc, argv, &options, &positionals, err));

@@ -4,7 +4,9 @@
 #include "cli/cli.h"
 #include "cli/launch.h"
 #include "cli/profile_links.h"
+#include "cli/row_sink.h"
 #include "executor/agree.h"
+#include "executor/comm/binding.h"
 #include "executor/comm/comm.h"
 #include "executor/ops/device.h"
 #include "ir/cluster.h"
@@ -17,7 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { RANK_COUNTS_MAX = 16, ROWS_AT_FIRST = 1024 };
+enum { RANK_COUNTS_MAX = 16 };
 
 #define LEAST_BUDGET_S 0.1
 
@@ -36,7 +38,7 @@ struct profile_options {
     uint64_t memory_limit_bytes;
     const char *cluster;
     double idle_watts, active_watts;
-    bool json;
+    bool no_bind, json;
 };
 
 static const struct option_spec model_rows[] = {MODEL_OPTION_ROWS(struct profile_options)};
@@ -68,6 +70,7 @@ static const struct option_spec what_rows[] = {
      .doc = "fp32, bf16, fp16; what this machine cannot compute is left out"},
 };
 static const struct option_spec effort_rows[] = {
+    NO_BIND_OPTION_ROW(struct profile_options),
     {.name = "budget",
      .type = OPTION_REAL,
      .offset = offsetof(struct profile_options, budget_s),
@@ -133,27 +136,6 @@ static const struct command_spec spec = {
 
 /* ---- what to measure ---- */
 
-static enum status parse_precisions(const char *text, bool wanted[PRECISION_COUNT],
-                                    struct error *err)
-{
-    const char *at = text;
-    for (int i = 0; i < PRECISION_COUNT; i++)
-        wanted[i] = false;
-    while (*at != '\0') {
-        char word[16] = "";
-        size_t bytes = strcspn(at, ",");
-        enum precision precision;
-        if (bytes < sizeof word)
-            memcpy(word, at, bytes);
-        if (!precision_parse(word, &precision))
-            return error_set(err, STATUS_USAGE,
-                             "option --precision: '%s' is not a list of fp32, bf16 and fp16", text);
-        wanted[precision] = true;
-        at += bytes + (at[bytes] == ',');
-    }
-    return STATUS_OK;
-}
-
 /* Of a node of the cluster's first group. */
 static enum status read_cluster_power(const char *source, struct power_model *power,
                                       struct error *err)
@@ -212,37 +194,16 @@ static enum status fill_request(const struct profile_options *options, const str
 
 /* ---- one group of ranks ---- */
 
-/* What was measured so far. It goes into the store at the end, in one transaction: measuring takes
- * minutes, for which a run that writes into the same store must not be locked out. */
-struct row_sink {
-    struct measurement *rows; /* owned */
-    size_t count, capacity;
-};
-
-static enum status add_row(void *user, const struct measurement *row, struct error *err)
-{
-    struct row_sink *sink = user;
-    if (sink->count == sink->capacity) {
-        size_t capacity = sink->capacity > 0 ? 2 * sink->capacity : ROWS_AT_FIRST;
-        struct measurement *grown = realloc(sink->rows, capacity * sizeof *grown);
-        if (grown == NULL)
-            return error_memory(err, capacity * sizeof *grown, "measurements");
-        sink->rows = grown;
-        sink->capacity = capacity;
-    }
-    sink->rows[sink->count++] = *row;
-    return STATUS_OK;
-}
-
-static void describe_session(struct profile_session *session, const struct model *model,
+static void describe_session(struct profile_session *session, const struct profile_request *request,
                              struct comm *comm, struct device *device)
 {
     memset(session, 0, sizeof *session);
     host_query(&session->host);
+    session->host.cores = request->host_cores; /* a bound rank has only some */
     snprintf(session->libraries, sizeof session->libraries, "%s, %s", device_libraries(device),
              comm_library(comm));
     snprintf(session->revision, sizeof session->revision, "%s", temper_version());
-    snprintf(session->model_name, sizeof session->model_name, "%s", model->name);
+    snprintf(session->model_name, sizeof session->model_name, "%s", request->model->name);
     snprintf(session->options, sizeof session->options, "ranks %d, threads %d", comm_size(comm),
              device_threads(device));
     session->started_unix_ms = clock_unix_ms();
@@ -281,6 +242,8 @@ static void abort_others(struct comm *comm, const struct error *err)
     comm_abort(comm, 1);
 }
 
+/* What is measured goes into the store at the end, in one transaction: measuring takes minutes, for
+ * which a run that writes into the same store must not be locked out. */
 static enum status measure_into_store(const struct profile_options *options,
                                       struct profile_request *request, struct comm *comm,
                                       struct device *device, struct error *err)
@@ -288,13 +251,13 @@ static enum status measure_into_store(const struct profile_options *options,
     struct store *store = NULL;
     struct profile_session session;
     struct row_sink rows = {0};
-    struct measurement_sink sink = {.user = &rows, .add = add_row};
+    struct measurement_sink sink = row_sink_into(&rows);
     enum status status = STATUS_OK;
     /* Opened before anything is measured, so that a store that cannot be written costs no time. */
     if (comm_rank(comm) == 0)
         status = store_open(&store, options->store, STORE_CREATE, err);
     status = agree(comm, status, err);
-    describe_session(&session, request->model, comm, device);
+    describe_session(&session, request, comm, device);
     if (status == STATUS_OK) {
         status = profile_placement(request, comm, device, &sink, err);
         if (status != STATUS_OK)
@@ -304,7 +267,7 @@ static enum status measure_into_store(const struct profile_options *options,
         status = agree(comm, status, err);
     }
     store_close(store);
-    free(rows.rows);
+    row_sink_free(&rows);
     return status;
 }
 
@@ -315,6 +278,7 @@ static enum status measure_group(const struct profile_options *options, const st
     struct device *device = NULL;
     struct profile_request request;
     struct host_info host;
+    bool bound;
     host_query(&host);
     TRY(fill_request(options, model, &request, err));
     TRY(comm_open(&comm, err));
@@ -326,6 +290,9 @@ static enum status measure_group(const struct profile_options *options, const st
         request.memory_limit_bytes = host.memory_bytes / 5 * 4 / (uint64_t)local;
     if (comm_rank(comm) != 0)
         request.reporter = (struct reporter){0};
+    request.host_cores = host.cores;
+    if (!options->no_bind)
+        TRY(comm_bind(comm, (int)threads, &bound, err));
     enum status status = agree(comm, device_open(&device, (int)threads, err), err);
     if (status == STATUS_OK)
         status = measure_into_store(options, &request, comm, device, err);
@@ -423,6 +390,7 @@ static void write_measurement(const struct measurement *row, struct jout *out)
     jout_string(out, "unit", metric_unit(row->metric));
     jout_string(out, "precision", precision_name(row->precision));
     jout_string(out, "recompute", recompute_name(row->recompute));
+    jout_string(out, "attention", attention_kernel_name(row->attention));
     jout_int(out, "micro_batch", row->micro_batch);
     jout_int(out, "ranks", row->ranks);
     jout_int(out, "threads", row->threads);
@@ -458,8 +426,8 @@ static const struct measurement *backward_of(const struct measurement_list *list
         const struct measurement *row = &list->rows[i];
         if (row->metric == METRIC_BACKWARD_S && strcmp(row->subject, forward->subject) == 0 &&
             row->precision == forward->precision && row->recompute == forward->recompute &&
-            row->micro_batch == forward->micro_batch && row->ranks == forward->ranks &&
-            row->threads == forward->threads)
+            row->attention == forward->attention && row->micro_batch == forward->micro_batch &&
+            row->ranks == forward->ranks && row->threads == forward->threads)
             return row;
     }
     return NULL;
@@ -467,7 +435,7 @@ static const struct measurement *backward_of(const struct measurement_list *list
 
 static void print_layer_rows(const struct model *model, const struct measurement_list *list)
 {
-    printf("%-10s %-9s %-5s %-9s %5s %6s %8s %12s %12s\n", "layer", "part", "prec", "recompute",
+    printf("%-10s %-9s %-5s %-11s %5s %6s %8s %12s %12s\n", "layer", "part", "prec", "recompute",
            "mb", "ranks", "threads", "forward", "backward");
     for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
         char key[LAYER_KEY_BYTES];
@@ -481,10 +449,10 @@ static void print_layer_rows(const struct model *model, const struct measurement
             const struct measurement *other = backward_of(list, row);
             if (other != NULL)
                 format_seconds(other->mean, backward);
-            printf("%-10s %-9s %-5s %-9s %5lld %6d %8d %12s %12s\n",
+            printf("%-10s %-9s %-5s %-11s %5lld %6d %8d %12s %12s\n",
                    layer_kind_name((enum layer_kind)kind), split, precision_name(row->precision),
-                   recompute_name(row->recompute), (long long)row->micro_batch, row->ranks,
-                   row->threads, format_seconds(row->mean, forward), backward);
+                   layer_mode_text(row->recompute, row->attention), (long long)row->micro_batch,
+                   row->ranks, row->threads, format_seconds(row->mean, forward), backward);
         }
     }
 }

@@ -4,6 +4,7 @@
 #include "cli/launch.h"
 #include "cli/supervise.h"
 #include "executor/agree.h"
+#include "executor/comm/binding.h"
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -60,6 +61,7 @@ static const struct option_spec report_rows[] = {
      .type = OPTION_FLAG,
      .offset = offsetof(struct run_options, no_trace),
      .doc = "record no events at all"},
+    NO_BIND_OPTION_ROW(struct run_options),
     JSON_OPTION_ROW(struct run_options),
 };
 static const struct option_spec checkpoint_rows[] = {
@@ -216,6 +218,9 @@ static enum status join_and_train(struct run_context *run, struct error *err)
     if (run->is_first && comm_launched_ranks() > 0 &&
         getenv(LAUNCHED_VARIABLE) == NULL) /* else the launcher has said it */
         warn_when_oversubscribed(comm_local_size(run->comm), plan->threads);
+    bool bound;
+    if (!run->options->no_bind)
+        TRY(comm_bind(run->comm, plan->threads, &bound, err));
     TRY(agree(run->comm, device_open(&run->device, plan->threads, err), err));
     enum status status = train(run, err);
     device_close(run->device);

@@ -28,7 +28,7 @@ struct run_options {
     int64_t save_interval, keep;
     int64_t max_restarts, timeout_s;
     int64_t trace_steps;
-    bool no_trace;
+    bool no_trace, no_bind;
     bool json;
     int64_t restart; /* how often temper started these ranks before; not the user's to give */
 };

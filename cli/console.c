@@ -148,3 +148,23 @@ enum status model_from_arguments(const struct model_arguments *arguments, struct
                          "gpt2 or llama-3-8b");
     return model_load(out, arguments->source, &arguments->sizes, err);
 }
+
+enum status parse_precisions(const char *text, bool wanted[PRECISION_COUNT], struct error *err)
+{
+    const char *at = text;
+    for (int i = 0; i < PRECISION_COUNT; i++)
+        wanted[i] = false;
+    while (*at != '\0') {
+        char word[16] = "";
+        size_t bytes = strcspn(at, ",");
+        enum precision precision;
+        if (bytes < sizeof word)
+            memcpy(word, at, bytes);
+        if (!precision_parse(word, &precision))
+            return error_set(err, STATUS_USAGE,
+                             "option --precision: '%s' is not a list of fp32, bf16 and fp16", text);
+        wanted[precision] = true;
+        at += bytes + (at[bytes] == ',');
+    }
+    return STATUS_OK;
+}

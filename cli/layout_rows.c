@@ -25,6 +25,9 @@ static const struct {
     [LAYOUT_RECOMPUTE] = {"recompute", -10},
     [LAYOUT_SCHEDULE] = {"schedule", -12},
     [LAYOUT_OFFLOAD] = {"offload", -11},
+    [LAYOUT_ATTENTION] = {"fused", 5},
+    [LAYOUT_OVERLAP] = {"overlap", 7},
+    [LAYOUT_ARITHMETIC] = {"in", -4},
 };
 
 static const char *cell(const struct model *model, const struct layout *layout,
@@ -51,6 +54,9 @@ struct layout_table layout_table_of(const struct cluster *cluster, const struct 
                                  .currency = cluster->currency};
     if (model->experts > 0)
         table.columns |= 1U << LAYOUT_EXPERT;
+    for (size_t i = 1; i < count; i++)
+        if (rows[i].layout.arithmetic != rows[0].layout.arithmetic)
+            table.columns |= 1U << LAYOUT_ARITHMETIC;
     for (size_t i = 0; i < count; i++)
         for (int field = 0; field < LAYOUT_CHOICE_COUNT; field++)
             if (!layout_choice_is_plain(&rows[i].layout, (enum layout_choice)field))
@@ -112,17 +118,16 @@ void layout_table_row(const struct layout_table *table, const struct priced_layo
 
 /* ---- JSON ---- */
 
-void layout_row_json(const struct model *model, const struct priced_layout *row, double objective,
-                     struct jout *out)
+void layout_row_json_members(const struct model *model, const struct priced_layout *row,
+                             double objective, struct jout *out)
 {
     unsigned choices = plan_only_choices(&row->layout, model);
-    jout_begin_object(out, NULL);
     for (int i = 0; i < LAYOUT_CHOICE_COUNT; i++) {
         enum layout_choice choice = (enum layout_choice)i;
         const char *key = layout_choice_key(choice);
         char value[LAYOUT_CHOICE_BYTES];
-        if (choice == LAYOUT_SEQUENCE)
-            jout_bool(out, key, row->layout.sequence_parallel);
+        if (layout_choice_is_switch(choice))
+            jout_bool(out, key, layout_choice_value(&row->layout, choice) != 0);
         else if (layout_choice_names(choice) != NULL)
             jout_string(out, key, cell(model, &row->layout, choice, value));
         else
@@ -140,6 +145,13 @@ void layout_row_json(const struct model *model, const struct priced_layout *row,
     jout_real(out, "price", row->price);
     jout_real(out, "carbon_g", row->carbon_g);
     jout_real(out, "objective", objective);
+}
+
+void layout_row_json(const struct model *model, const struct priced_layout *row, double objective,
+                     struct jout *out)
+{
+    jout_begin_object(out, NULL);
+    layout_row_json_members(model, row, objective, out);
     jout_end(out);
 }
 
@@ -149,8 +161,9 @@ void layout_row_json(const struct model *model, const struct priced_layout *row,
 static const enum layout_choice csv_first[] = {
     LAYOUT_DATA,     LAYOUT_TENSOR, LAYOUT_PIPELINE,    LAYOUT_CONTEXT,       LAYOUT_VIRTUAL_STAGES,
     LAYOUT_SEQUENCE, LAYOUT_ZERO,   LAYOUT_MICRO_BATCH, LAYOUT_MICRO_BATCHES, LAYOUT_RECOMPUTE};
-static const enum layout_choice csv_last[] = {LAYOUT_EXPERT, LAYOUT_SHARD, LAYOUT_SCHEDULE,
-                                              LAYOUT_OFFLOAD};
+static const enum layout_choice csv_last[] = {LAYOUT_EXPERT,    LAYOUT_SHARD,     LAYOUT_SCHEDULE,
+                                              LAYOUT_OFFLOAD,   LAYOUT_ATTENTION, LAYOUT_OVERLAP,
+                                              LAYOUT_ARITHMETIC};
 
 void layout_csv_head(struct text *out)
 {
@@ -159,15 +172,15 @@ void layout_csv_head(struct text *out)
     text_append(out, "time_s,memory_bytes,energy_j,price,carbon_g");
     for (size_t i = 0; i < COUNT_OF(csv_last); i++)
         text_printf(out, ",%s", layout_choice_key(csv_last[i]));
-    text_append(out, ",plan_only\n");
+    text_append(out, ",plan_only");
 }
 
 static void append_csv_cell(const struct model *model, const struct layout *layout,
                             enum layout_choice choice, struct text *out)
 {
     char value[LAYOUT_CHOICE_BYTES];
-    if (choice == LAYOUT_SEQUENCE)
-        text_printf(out, "%d", layout->sequence_parallel);
+    if (layout_choice_is_switch(choice))
+        text_printf(out, "%lld", (long long)layout_choice_value(layout, choice));
     else
         text_append(out, cell(model, layout, choice, value));
 }
@@ -203,7 +216,6 @@ void layout_csv_row(const struct model *model, const struct priced_layout *row, 
         text_printf(out, "%s%s", between, name_of(&plan_only_names, i));
         between = " ";
     }
-    text_append(out, "\n");
 }
 
 /* ---- words ---- */
@@ -218,6 +230,12 @@ void layout_words(const struct layout *layout, struct text *out)
         text_printf(out, ", experts over %lld", (long long)layout->expert);
     if (layout->virtual_stages > 1)
         text_printf(out, ", %lld virtual stages", (long long)layout->virtual_stages);
-    text_printf(out, ", micro-batch %lld, ZeRO %d, recompute %s", (long long)layout->micro_batch,
-                layout->zero_stage, recompute_name(layout->recompute));
+    text_printf(out, ", micro-batch %lld, ZeRO %d, ", (long long)layout->micro_batch,
+                layout->zero_stage);
+    if (layout->own != NULL)
+        text_append(out, "blocks differ");
+    else
+        text_printf(out, "recompute %s", recompute_name(layout->recompute));
+    if (!layout->fused_attention)
+        text_append(out, ", attention not fused");
 }

@@ -27,7 +27,11 @@ void layout_table_row(const struct layout_table *table, const struct priced_layo
 /* An object of the open array; `objective` NAN: null. */
 void layout_row_json(const struct model *model, const struct priced_layout *row, double objective,
                      struct jout *out);
+/* The same into an object that is open. */
+void layout_row_json_members(const struct model *model, const struct priced_layout *row,
+                             double objective, struct jout *out);
 
+/* Without the end of the line. */
 void layout_csv_head(struct text *out);
 void layout_csv_row(const struct model *model, const struct priced_layout *row, struct text *out);
 

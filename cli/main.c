@@ -5,7 +5,7 @@
 
 static const struct command *const commands[] = {
     &command_model,  &command_profile, &command_plan,     &command_run,
-    &command_report, &command_sample,  &command_validate,
+    &command_report, &command_sample,  &command_validate, &command_bench,
 };
 
 static int exit_code_of(enum status status)

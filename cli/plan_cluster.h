@@ -18,12 +18,14 @@ struct cluster_plan_options {
     bool executable;           /* leave out what `temper run` cannot execute */
     struct layout_weights weights;
     const struct pins *pins; /* of all layers alike; those of single kinds are refused */
+    const char *pins_text;   /* as the user gave them */
     double gap_target, time_limit_s;
     int64_t top;           /* layouts to print */
     bool explain;          /* why the best one is what it is */
     const char *pareto;    /* axes of the front to print instead; NULL: none */
     unsigned axes;         /* the same as bits of enum front_axis, once they are parsed */
     const char *csv, *svg; /* files for the front; NULL: none */
+    int64_t points;        /* see struct cluster_front_request; < 0: the usual */
     const struct export_request *handover; /* of the best one */
     bool json;
 };

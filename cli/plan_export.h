@@ -30,7 +30,7 @@ struct export_loss {
     struct error unknown; /* why not */
 };
 
-enum { EXPORT_LOSSES_MAX = 10 };
+enum { EXPORT_LOSSES_MAX = 12 };
 
 struct exported {
     struct export_request request;

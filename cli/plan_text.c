@@ -57,18 +57,14 @@ static void head(const struct plan *plan, struct text *out)
                 (long long)plan->micro_batch);
     if (plan->pipeline > 1)
         stages(plan, out);
+    if (plan->gradient_reduction != GRADIENTS_FP32)
+        text_printf(out, "gradients travel in %s between ranks\n",
+                    gradient_reduction_name(plan->gradient_reduction));
     if (plan->memory_cap_bytes > 0)
         text_printf(out, "memory cap %s a rank\n",
                     format_bytes((double)plan->memory_cap_bytes, cap));
     if (plan->pins[0] != '\0')
         text_printf(out, "pinned: %s\n", plan->pins);
-}
-
-static bool same_strategy(const struct layer_strategy *a, const struct layer_strategy *b)
-{
-    return a->tensor_parallel == b->tensor_parallel &&
-           a->sequence_parallel == b->sequence_parallel && a->zero_stage == b->zero_stage &&
-           a->recompute == b->recompute && a->precision == b->precision;
 }
 
 /* Layers of one kind under one strategy, as ranges of their indices. */
@@ -79,21 +75,22 @@ static void strategy_row(const struct plan *plan, size_t first, bool *listed, st
     size_t count = 0;
     for (size_t i = first; i < plan->layer_count; i++) {
         bool same =
-            model_layer(&plan->model, i).kind == kind && same_strategy(&plan->layers[i], strategy);
+            model_layer(&plan->model, i).kind == kind && strategy_equal(&plan->layers[i], strategy);
         listed[i] |= same;
         count += same;
     }
-    text_printf(out, "  %-10s %5zu   %6d  %-8s  %4d  %-9s  %-9s ", layer_kind_name(kind), count,
+    text_printf(out, "  %-10s %5zu   %6d  %-8s  %4d  %-9s  %-11s ", layer_kind_name(kind), count,
                 strategy->tensor_parallel, strategy->sequence_parallel ? "on" : "off",
                 strategy->zero_stage, precision_name(strategy->precision),
-                recompute_name(strategy->recompute));
+                layer_mode_text(strategy->recompute, strategy->attention));
     for (size_t i = first; i < plan->layer_count; i++) {
-        if (model_layer(&plan->model, i).kind != kind || !same_strategy(&plan->layers[i], strategy))
+        if (model_layer(&plan->model, i).kind != kind ||
+            !strategy_equal(&plan->layers[i], strategy))
             continue;
         /* A run of blocks: attention and mlp alternate, so the next of the kind is two on. */
         size_t last = i;
         while (last + 2 < plan->layer_count && model_layer(&plan->model, last + 2).kind == kind &&
-               same_strategy(&plan->layers[last + 2], strategy))
+               strategy_equal(&plan->layers[last + 2], strategy))
             last += 2;
         if (kind == LAYER_EMBEDDING || kind == LAYER_HEAD)
             continue; /* there is one, in no block */
@@ -111,7 +108,7 @@ static void strategies(const struct plan *plan, struct text *out)
 {
     bool *listed = calloc(plan->layer_count, sizeof *listed);
     text_append(out,
-                "\n  layers     count   tensor  sequence  zero  precision  recompute  blocks\n");
+                "\n  layers     count   tensor  sequence  zero  precision  recompute    blocks\n");
     if (listed == NULL) {
         out->failed = true;
         return;

@@ -5,23 +5,17 @@
 #include "profiler/energy.h"
 #include <stdlib.h>
 
-static const double PEAK_MEASURE_S = 0.15;
+static const double RATE_MEASURE_S = 0.1;
 
 struct run_power {
-    double matmul_flops;
+    struct rates {
+        double matmul_flops, copy_bytes_s; /* of all ranks together; 0: not profiled */
+    } rates;
     double watts; /* of the hosts while this placement works; below zero: not known */
     struct energy_meter *meter;
     bool metered;
     double joules; /* the counter, when last read */
 };
-
-static enum precision main_precision(const struct plan *plan)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < plan->layer_count; i++)
-        count += plan->layers[i].precision == PRECISION_BF16;
-    return 2 * count > plan->layer_count ? PRECISION_BF16 : PRECISION_FP32;
-}
 
 /* NULL when the host was never profiled this way. */
 static const struct measurement *find_row(const struct measurement_list *list, enum metric metric,
@@ -45,29 +39,34 @@ static void read_profile(struct run_power *power, const struct plan *plan, struc
     if (store_measurements_load(store, host.name, &list, NULL, &ignored) != STATUS_OK)
         return;
     const struct measurement *peak =
-        find_row(&list, METRIC_MATMUL_FLOPS, main_precision(plan), plan);
+        find_row(&list, METRIC_MATMUL_FLOPS, plan_main_precision(plan), plan);
+    const struct measurement *copy = find_row(&list, METRIC_COPY_BYTES_S, PRECISION_FP32, plan);
     const struct measurement *active = find_row(&list, METRIC_ACTIVE_W, PRECISION_FP32, plan);
     if (peak != NULL)
-        power->matmul_flops = peak->mean * plan->ranks;
+        power->rates.matmul_flops = peak->mean * plan->ranks;
+    if (copy != NULL)
+        power->rates.copy_bytes_s = copy->mean * plan->ranks;
     if (active != NULL)
         power->watts = active->mean;
     measurement_list_free(&list);
 }
 
-static enum status measure_peak(struct run_power *power, const struct run_context *run,
-                                struct error *err)
+static enum status measure_rates(struct run_power *power, const struct run_context *run,
+                                 struct error *err)
 {
-    double flops = 0;
-    TRY(comm_broadcast(run->comm, &power->matmul_flops, sizeof power->matmul_flops, 0, err));
-    if (power->matmul_flops > 0)
+    double here[2] = {0, 0};
+    TRY(comm_broadcast(run->comm, &power->rates, sizeof power->rates, 0, err));
+    if (power->rates.matmul_flops > 0 && power->rates.copy_bytes_s > 0)
         return STATUS_OK;
     TRY(comm_barrier(run->comm, err));
-    enum status status =
-        device_measure_matmul(run->device, main_precision(run->plan), PEAK_MEASURE_S, &flops, err);
+    enum status status = device_measure_matmul(run->device, plan_main_precision(run->plan),
+                                               RATE_MEASURE_S, &here[0], err);
+    if (status == STATUS_OK)
+        status = device_measure_copy(run->device, RATE_MEASURE_S, &here[1], err);
     TRY(agree(run->comm, status, err));
     host_reset_peak_rss(); /* the operands were none of the training's memory */
-    TRY(comm_all_reduce_sum_f64(run->comm, &flops, 1, err));
-    power->matmul_flops = flops;
+    TRY(comm_all_reduce_sum_f64(run->comm, here, 2, err));
+    power->rates = (struct rates){here[0], here[1]};
     return STATUS_OK;
 }
 
@@ -88,7 +87,7 @@ enum status run_power_open(struct run_power **out, const struct run_context *run
     }
     status = agree(run->comm, status, err);
     if (status == STATUS_OK)
-        status = measure_peak(power, run, err);
+        status = measure_rates(power, run, err);
     if (status != STATUS_OK) {
         run_power_close(power);
         return status;
@@ -107,7 +106,12 @@ void run_power_close(struct run_power *power)
 
 double run_power_matmul_flops(const struct run_power *power)
 {
-    return power->matmul_flops;
+    return power->rates.matmul_flops;
+}
+
+double run_power_copy_bytes_s(const struct run_power *power)
+{
+    return power->rates.copy_bytes_s;
 }
 
 void run_power_start(struct run_power *power)

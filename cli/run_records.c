@@ -180,6 +180,7 @@ static enum status begin_first(struct run_records *records, int64_t process_byte
     info->process_bytes_at_start = process_bytes;
     info->layout_bytes = layout_bytes;
     info->matmul_flops = run_power_matmul_flops(records->power);
+    info->copy_bytes_s = run_power_copy_bytes_s(records->power);
     info->energy_j = quantity_absent();
     pulse_run(records->run.pulse, info->started_unix_ms);
     TRY(store_run_begin(records->store, info, err));

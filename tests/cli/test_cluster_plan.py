@@ -142,9 +142,12 @@ class ClusterPlan(Test):
         self.assertTrue(any(layout["plan_only"] for layout in free["layouts"]))
         self.assertFalse(any(layout["plan_only"] for layout in front["layouts"]))
         self.assertLess(front["considered"], free["considered"])
-        for layout in free["layouts"]:  # what the executor has is on its own front, too
+        for layout in free["layouts"]:  # for what the executor has its own front has a row, too
+            most_bytes = layout["memory_bytes"] / (1 - front["memory_step"]) * (1 + 1e-9)
+            near = [other["time_s"] for other in front["layouts"]
+                    if other["memory_bytes"] <= most_bytes]
             if not layout["plan_only"]:
-                self.assertIn(layout, front["layouts"])
+                self.assertLessEqual(min(near) * (1 - front["gap"]), layout["time_s"] * (1 + 1e-9))
         answer = self.json(*PLAN, *quick, "--top", "1000", "--executable")
         self.assertFalse(any(layout["plan_only"] for layout in answer["layouts"]))
         for pin in ("cp=2", "offload=both"):
@@ -168,13 +171,93 @@ class ClusterPlan(Test):
                            ("precision:0=fp32", ["arithmetic"]), ("threads=2", ["threads"])):
             self.refused(2, words, *PLAN, "--cluster", "h100x16", "--pin", pin)
 
+    def test_attention_and_overlap(self):
+        """Both can be pinned; --explain says what pinning says; neither is plan-only."""
+        command = (*PLAN, "--cluster", "h100x8", "--raw-weights")
+        answer = self.json(*command, "--explain")
+        best = answer["layouts"][0]
+        self.assertEqual((best["fused_attention"], best["overlap"]), (True, True))
+        rows = {row["choice"]: row for row in answer["explanation"]["choices"]}
+        for choice, pin in (("fused_attention", "fused-attention"), ("overlap", "overlap")):
+            row = rows[choice]
+            self.assertEqual((row["value"], row["next_best"]), ("on", "off"))
+            pinned = self.json(*command, "--pin", f"{pin}=off")
+            self.assertFalse(pinned["layouts"][0][choice])
+            self.assertGreater(row["gain"], 0)
+            self.assertAlmostEqual(pinned["objective"] / answer["objective"] - 1, row["gain"],
+                                   delta=1e-6)
+            said = self.done(*command, "--pin", f"{pin}=off", "--executable").stdout
+            self.assertIn(" off ", said)
+        rest = self.json(*command, "--executable", "--pin", "fused-attention=off")["layouts"]
+        self.assertTrue(all(not row["fused_attention"] and not row["plan_only"] for row in rest))
+        self.refused(2, ["cp=2", "fused"], *command, "--pin", "cp=2,fused-attention=off")
+        self.refused(2, ["on nor off"], *command, "--pin", "overlap=no")
+
+    def test_front_has_attention(self):
+        self.json(*PLAN, "--cluster", "h100x8", "--pareto", "time,memory", "--pin",
+                  "fused-attention=off", "--csv", "front.csv")
+        with open(self.folder / "front.csv", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+        self.assertTrue(rows)
+        self.assertTrue(all((row["fused_attention"], row["overlap"]) == ("0", "1")
+                            for row in rows))
+
     def test_pins_of_blocks(self):
         pins = "pp=2,tp=4,schedule=1f1b,recompute:0-3=full,recompute:9=full"
         rest = ",recompute:4-8=none,recompute:10-31=none"
         said = self.done(*PLAN, "--cluster", "h100x16", "--pin", pins + rest).stdout
         self.assertIn("recompute full 0-3, 9", said)
         self.assertIn("by block", said)
-        self.refused(1, ["block 2"], *PLAN, "--cluster", "h100x16", "--pin", "arithmetic:2-5=fp8")
+        self.refused(2, ["arithmetic:2-5=fp8", "--arithmetic"], *PLAN, "--cluster", "h100x16",
+                     "--pin", "arithmetic:2-5=fp8")
+
+    def test_arithmetic_is_a_choice(self):
+        """The best over all names is the best over each storage alone, with one bound."""
+        command = (*PLAN, "--cluster", "h100x16", "--raw-weights")
+
+        def answer(names, *more):
+            return self.json(*command, "--arithmetic", names, *more)
+
+        alone = {names: answer(names) for names in ("fp32", "tf32", "bf16", "fp16", "bf16,fp8")}
+        several = answer("fp32,fp8,tf32,bf16,fp16")
+        self.assertAlmostEqual(several["objective"],
+                               min(each["objective"] for each in alone.values()), delta=1e-9)
+        self.assertLessEqual(several["bound"], min(each["objective"] for each in alone.values()))
+        self.assertEqual(several["layouts"][0]["arithmetic"], "bf16")
+        wide = answer("fp32,tf32")
+        self.assertEqual(wide["objective"], alone["tf32"]["objective"])
+        self.assertEqual(wide["shapes"], alone["tf32"]["shapes"])
+        self.assertGreater(alone["fp32"]["objective"], wide["objective"])
+        self.assertEqual({row["arithmetic"] for row in wide["layouts"]}, {"tf32"})
+        said = self.done(*command, "--arithmetic", "tf32,bf16").stdout
+        self.assertIn(" bf16 ", said)
+        explained = answer("tf32,bf16", "--explain")["explanation"]["choices"]
+        row = next(row for row in explained if row["choice"] == "arithmetic")
+        self.assertEqual((row["value"], row["next_best"]), ("bf16", "tf32"))
+        self.assertAlmostEqual(row["gain"],
+                               alone["tf32"]["objective"] / alone["bf16"]["objective"] - 1,
+                               delta=1e-6)
+
+    def test_arithmetic_of_blocks(self):
+        command = (*PLAN, "--cluster", "h100x16")
+        mixed = self.json(*command, "--arithmetic", "fp32,tf32,bf16,fp8", "--pin",
+                          "arithmetic:0-3=fp32")
+        self.assertEqual(mixed["layouts"][0]["arithmetic"], "tf32")
+        first = mixed["stages"][0]["arithmetic"][0]
+        self.assertEqual(first, {"mode": "fp32", "blocks": 4})
+        plain = self.json(*command, "--arithmetic", "tf32")
+        self.assertGreater(mixed["time_s"], plain["time_s"])
+        half = self.json(*command, "--arithmetic", "tf32,fp16,fp8", "--pin",
+                         "arithmetic:0-1=fp16,arithmetic:30-31=fp8")
+        self.assertEqual(half["layouts"][0]["arithmetic"], "fp16")
+        self.refused(2, ["arithmetic:2-2=tf32", "no layout"], *command, "--arithmetic",
+                     "tf32,bf16,fp8", "--pin", "arithmetic:0-1=fp8,arithmetic:2=tf32")
+        for names, words in (("bf16,", "expected fp32"), ("bf17", "expected fp32"),
+                             ("fp8,bf16,fp8", "twice")):
+            self.refused(2, [words], *command, "--arithmetic", names)
+        self.refused(1, ["bf16", "v100"], *PLAN, "--cluster", "v100x16", "--arithmetic", "fp16,bf16")
+        self.refused(2, ["tf32", "plan-only"], *command, "--arithmetic", "bf16,tf32",
+                     "--executable")
 
     def test_blocks_that_differ(self):
         """Where full recompute of every block is more than memory asks for."""

@@ -53,6 +53,18 @@ class Export(Test):
         self.assertEqual(config["zero_optimization"]["stage"], 2)
         self.assertTrue(any("hidden 32" in note for note in export["notes"]))
 
+    def test_gradients_in_bf16(self):
+        """Where the target has such a sum it is asked for, else a note says that it is of fp32."""
+        self.plan(PINS + ",zero=0,gradients=bf16")
+        config = json.loads(self.export("deepspeed=ds.json")["text"])
+        self.assertEqual(config["communication_data_type"], "bf16")
+        megatron = self.export("megatron=m.args")
+        self.assertNotIn("--grad-reduce-in-bf16", megatron["text"])
+        self.assertTrue(any("--grad-reduce-in-bf16 goes with --bf16" in note
+                            for note in megatron["notes"]))
+        self.plan(PINS + ",zero=0")
+        self.assertNotIn("communication", self.export("deepspeed=ds.json")["text"])
+
     def test_price_of_a_loss(self):
         """ZeRO 1 in one layer, 0 in the others: one for all is predicted as pinned for all."""
         mixed_s = self.plan(PINS + ",zero=0,zero:attention=1")
@@ -98,7 +110,7 @@ class Export(Test):
         self.refused(1, ["torchtitan", "gpt2"], *PLAN, "--export", "torchtitan=t.toml")
         self.assertFalse((self.folder / "t.toml").exists())
         self.refused(1, ["none.json"], "plan", "none.json", "--export", "nemo")
-        self.refused(1, ["no/such"], *PLAN, "--export", "nemo=no/such/file")
+        self.refused(1, ["no/such"], *PLAN, "--pin", PINS, "--export", "nemo=no/such/file")
 
 
 CLUSTER = ("plan", "--model", "llama-3-8b", "--seq-length", "8192", "--global-batch", "64",

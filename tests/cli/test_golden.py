@@ -25,6 +25,7 @@ CASES = {
     "help_report": [["report", "--help"]],
     "help_sample": [["sample", "--help"]],
     "help_validate": [["validate", "--help"]],
+    "help_bench": [["bench", "--help"]],
     "model_gpt2": [["model", "--model", "gpt2"],
                    ["model", "--model", "gpt2", "--seq-length", "256", "--micro-batch", "4"]],
     "model_gpt2_json": [["model", *MODEL, "--json"]],

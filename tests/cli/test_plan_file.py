@@ -76,7 +76,7 @@ class PlanFile(Test):
         self.refused(1, ["bad.json"], *self.run_plan("bad.json"))
 
     def test_newer_format(self):
-        self.refused(1, ["bad.json", "version", "3"], *self.edited(lambda p: p.update(version=3)))
+        self.refused(1, ["bad.json", "version", "4"], *self.edited(lambda p: p.update(version=4)))
 
     def test_edited(self):
         changes = {
