@@ -44,14 +44,13 @@ static enum status search(const struct cluster *cluster, const struct model *mod
         .arithmetic = ARITHMETIC_BF16,
         .global_batch = row->global_batch,
         .overlaps = true,
-        .fused = true,
+        .fused_cross_entropy = true,
         .pins = layout_pins_none(),
         .limits = {.deadline_s = INFINITY},
     };
     const struct cluster_search_request request = {.layouts = &layouts,
                                                    .weights = row->weights,
-                                                   .arithmetics = {ARITHMETIC_BF16},
-                                                   .arithmetic_count = 1,
+                                                   .arithmetics = {{ARITHMETIC_BF16}, 1},
                                                    .gap_target = gap};
     struct cluster_answer answer;
     double start_s = clock_s();

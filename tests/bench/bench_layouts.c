@@ -163,7 +163,7 @@ static enum status measure_case(const struct search_case *row, struct error *err
         .arithmetic = ARITHMETIC_BF16,
         .global_batch = row->global_batch,
         .overlaps = true,
-        .fused = true,
+        .fused_cross_entropy = true,
         .pins = layout_pins_none(),
         .limits = {.deadline_s = INFINITY},
     };

@@ -34,6 +34,7 @@ THIRD_PARTY = {
     "omp.h": "executor/ops",
     "oneapi/dnnl/dnnl.h": "executor/ops",
     "mpi.h": "executor/comm",
+    "hwloc.h": "executor/comm",
     "glpk.h": "planner",
     "cmocka.h": "tests",
 }
