@@ -103,8 +103,9 @@ class Explain(Answers):
         for choice in compared:
             self.assertGreaterEqual(choice["gain"], choice["least_gain"] - 1e-9)
         recompute = choices["recompute of mlp"]
-        self.assertEqual((recompute["value"], recompute["next_best"]), ("none", "full"))
-        pinned = self.json(*self.plan("--pin", "pp=1,recompute:mlp=full"))
+        # Which of the two is quicker is this machine's to say: the layer takes microseconds.
+        self.assertEqual({recompute["value"], recompute["next_best"]}, {"none", "full"})
+        pinned = self.json(*self.plan("--pin", f"pp=1,recompute:mlp={recompute['next_best']}"))
         self.assertAlmostEqual(recompute["gain"], pinned["time_s"] / told["time_s"] - 1, places=9)
 
     def test_memory_cap_that_binds(self):
@@ -124,7 +125,7 @@ class Explain(Answers):
 
 class Ranges(Answers):
     def test_blocks_are_pinned_apart(self):
-        free = self.json(*self.plan("--pin", "pp=1,recompute=none"))
+        free = self.json(*self.plan("--pin", "pp=1"))
         pinned = self.json(*self.plan("--pin", "pp=1,recompute=none,recompute:mlp:0=full", "-o",
                                       "r.json"))
         layers = [layer["recompute"] for layer in pinned["plan"]["layers"]]
