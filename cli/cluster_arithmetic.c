@@ -1,5 +1,6 @@
 #include "cli/cluster_arithmetic.h"
 
+#include <assert.h>
 #include <string.h>
 
 static bool has(const struct arithmetic_list *list, enum arithmetic arithmetic)
@@ -117,6 +118,7 @@ enum status cluster_arithmetic_take(const struct arithmetic_list *names,
         else
             out->others.items[out->others.count++] = names->items[i];
     }
+    assert(count > 0 || pin != NULL); /* there are names, and one that no pin refuses is kept */
     if (count == 0)
         return error_set(err, STATUS_USAGE,
                          "--pin arithmetic:%lld-%lld=%s: no layout has that beside the others that "

@@ -86,7 +86,7 @@ static enum status add_exchange(const struct layer_terms *terms, const struct la
     uint64_t hidden = (uint64_t)plan->model.hidden;
     uint64_t chunk = (uint64_t)head_chunk_tokens(&plan->model, part, &shape);
     bool is_chunk = exchange->payload == PAYLOAD_MAXIMA || exchange->payload == PAYLOAD_SUMS;
-    double calls = is_chunk ? (double)((tokens + chunk - 1) / chunk) : 1.0;
+    uint64_t calls = is_chunk ? (tokens + chunk - 1) / chunk : 1;
     const uint64_t bytes[PAYLOAD_COUNT] = {
         [PAYLOAD_STREAM] = tokens * hidden * sizeof(float),
         [PAYLOAD_NORMED] = tokens * hidden * precision_bytes(plan->layers[terms->layer].precision),
@@ -96,7 +96,7 @@ static enum status add_exchange(const struct layer_terms *terms, const struct la
     struct quantity seconds;
     TRY(collective_time(terms->profile, plan, exchange->collective, group, bytes[exchange->payload],
                         &seconds, err));
-    terms_add(terms, exchange->pass, PHASE_TENSOR, quantity_scale(seconds, calls));
+    terms_add(terms, exchange->pass, PHASE_TENSOR, quantity_scale(seconds, (double)calls));
     return STATUS_OK;
 }
 

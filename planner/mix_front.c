@@ -249,6 +249,7 @@ enum status mix_fronts_least(const struct mix_front *const *fronts, size_t count
     if (status == STATUS_OK && least_pair(&joints[made], fronts[made], bytes, &at, &chosen[made])) {
         *found = true;
         for (size_t i = made; i > 0; i--) {
+            assert(joints[i].items != NULL && at < joints[i].count);
             chosen[i - 1] = joints[i].items[at].last;
             at = joints[i].items[at].before;
         }

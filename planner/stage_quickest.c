@@ -2,6 +2,7 @@
 
 #include "planner/mix_front.h"
 #include "planner/stage_options.h"
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,6 +106,7 @@ static void take_points(const struct quickest *quickest, uint16_t kinds[BLOCK_KI
     const struct front_table *table = quickest->table;
     memset(kinds, 0, BLOCK_KINDS_MAX * sizeof(*kinds));
     for (size_t i = 0; i < table->group_count; i++) {
+        assert(quickest->fronts[i] != NULL);
         const struct mix_point *point = &quickest->fronts[i]->points[quickest->points[i]];
         for (size_t j = 0; j < table->groups[i].kind_count; j++)
             kinds[table->groups[i].kinds[j]] =
@@ -193,8 +195,10 @@ static double most_kept(struct quickest *quickest, size_t level)
 static double backward_s(const struct quickest *quickest)
 {
     double sum_s = 0;
-    for (size_t i = 0; i < quickest->table->group_count; i++)
+    for (size_t i = 0; i < quickest->table->group_count; i++) {
+        assert(quickest->fronts[i] != NULL);
         sum_s += quickest->fronts[i]->points[quickest->points[i]].backward_s;
+    }
     return sum_s;
 }
 
@@ -202,6 +206,7 @@ static double backward_s(const struct quickest *quickest)
 static bool take_quickest(struct quickest *quickest)
 {
     for (size_t i = 0; i < quickest->table->group_count; i++) {
+        assert(quickest->fronts[i] != NULL);
         if (quickest->fronts[i]->count == 0)
             return false;
         quickest->points[i] = quickest->fronts[i]->count - 1;

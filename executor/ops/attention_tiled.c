@@ -78,6 +78,7 @@ struct tiling tiling_of(const struct attention *z)
 size_t tiling_cut(const struct attention *z, size_t heads, size_t part, size_t parts)
 {
     struct tiling tiling = tiling_of(z);
+    assert(tiling.head_cost > 0); /* a query sees itself */
     size_t cost = tiling.head_cost * heads * part / parts;
     size_t head = cost / tiling.head_cost, rest = cost % tiling.head_cost, tile = 0, sum = 0;
     while (sum < rest) {
