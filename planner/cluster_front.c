@@ -286,7 +286,7 @@ static enum status find_between(struct sweep *sweep, const struct edge *edge, do
 static enum status find_level(struct sweep *sweep, double cap_bytes, bool *found, struct error *err)
 {
     const struct slope time = {1, 0}, energy = {0, 1};
-    struct edge edge;
+    struct edge edge = {.fast = 0};
     sweep->most_bytes = 0;
     if (!sweep->minds_energy)
         return ask(sweep, &time, cap_bytes, &edge.fast, found, err);

@@ -43,7 +43,7 @@ CLONES uint16_t *bf16_narrow_in_place(float *data, size_t count)
     uint16_t *out = (uint16_t *)(void *)data;
     for (size_t begin = 0; begin < count; begin += SPAN) {
         size_t length = span_at(begin, count);
-        uint16_t span[SPAN];
+        uint16_t span[SPAN] = {0};
         for (size_t i = 0; i < length; i++)
             span[i] = narrowed(data[begin + i]);
         memcpy((char *)data + begin * sizeof(*out), span, length * sizeof(*span));

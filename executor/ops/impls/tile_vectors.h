@@ -213,7 +213,7 @@ TILE_INLINE vec exp2_of(vec x)
 /* Lanes [lane, lane + TILE_LANES) of the queries that see a key: all bits or none. */
 TILE_INLINE ivec visible(const struct tile_scores *s, size_t key, size_t lane)
 {
-    ivec ahead;
+    ivec ahead = {0};
     for (int i = 0; i < TILE_LANES; i++)
         ahead[i] = i;
     ahead += (int)lane - (int)key + s->distance;
