@@ -18,7 +18,7 @@
 #include <string.h>
 
 struct bench_options {
-    const char *model, *precision, *recompute;
+    const char *model, *precision, *recompute, *attention;
     int64_t micro_batch, seq_length, threads, head_tokens, steps;
     double rate_seconds;
     bool json;
@@ -75,6 +75,12 @@ static const struct option_spec rows[] = {
      .metavar = "NAME",
      .fallback = "none",
      .doc = "none, selective or full."},
+    {.name = "attention",
+     .type = OPTION_STRING,
+     .offset = offsetof(struct bench_options, attention),
+     .metavar = "NAME",
+     .fallback = "plain",
+     .doc = "plain or tiled."},
     {.name = "steps",
      .type = OPTION_INT,
      .offset = offsetof(struct bench_options, steps),
@@ -344,9 +350,11 @@ static enum status run(const struct bench_options *options, struct error *err)
                                                     .threads = (int)options->threads,
                                                     .head_tokens = options->head_tokens}};
     if (!precision_parse(options->precision, &chain_options.precision) ||
-        !recompute_parse(options->recompute, &chain_options.recompute)) {
-        return error_set(err, STATUS_USAGE, "--precision %s --recompute %s: no such mode",
-                         options->precision, options->recompute);
+        !recompute_parse(options->recompute, &chain_options.recompute) ||
+        !attention_kernel_parse(options->attention, &chain_options.attention)) {
+        return error_set(err, STATUS_USAGE,
+                         "--precision %s --recompute %s --attention %s: no such mode",
+                         options->precision, options->recompute, options->attention);
     }
     TRY(model_load(&model, options->model, &overrides, err));
     TRY(chain_open(&chain, &model, &chain_options, err));
