@@ -1,14 +1,9 @@
 #include "executor/safetensors_format.h"
+
+#include "base/bf16.h"
 #include <string.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "safetensors files are little-endian");
-
-static float float_from_bits(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
 
 static void widen_f32(const unsigned char *data, size_t count, float *out)
 {
@@ -20,7 +15,7 @@ static void widen_bf16(const unsigned char *data, size_t count, float *out)
     for (size_t i = 0; i < count; i++) {
         uint16_t half;
         memcpy(&half, data + i * sizeof(half), sizeof(half));
-        out[i] = float_from_bits((uint32_t)half << 16);
+        out[i] = float_from_bf16(half);
     }
 }
 

@@ -1,15 +1,8 @@
 #include "base/rng.h"
+#include "base/clones.h"
 #include <assert.h>
 #include <math.h>
 #include <string.h>
-
-/* Sanitizers instrument the resolver of clones, which runs before they are set up. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define CLONES
-#endif
 
 __extension__ typedef unsigned __int128 wide;
 
@@ -17,7 +10,7 @@ static const uint64_t golden = 0x9e3779b97f4a7c15u; /* 2^64 / golden ratio, odd 
 
 /* The finaliser of splitmix64: a bijection of 64 bits in which every input bit reaches every
  * output bit. */
-static inline __attribute__((always_inline)) uint64_t mix(uint64_t z)
+INLINED uint64_t mix(uint64_t z)
 {
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
@@ -65,16 +58,14 @@ double rng_uniform(uint64_t seed, uint64_t stream, uint64_t index)
  * IEEE 754 rounds alike everywhere: the value is the same to the bit on every CPU and in every
  * clone of the loop (this file is compiled without contraction), and loops of it become vectors. */
 
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE double from_bits(uint64_t bits)
+INLINED double from_bits(uint64_t bits)
 {
     double x;
     memcpy(&x, &bits, sizeof(x));
     return x;
 }
 
-INLINE uint64_t bits_of(double x)
+INLINED uint64_t bits_of(double x)
 {
     uint64_t bits;
     memcpy(&bits, &x, sizeof(bits));
@@ -82,7 +73,7 @@ INLINE uint64_t bits_of(double x)
 }
 
 /* [1, 2) in steps of 2^-52. */
-INLINE double one_to_two(uint64_t bits)
+INLINED double one_to_two(uint64_t bits)
 {
     return from_bits((bits >> 12) | UINT64_C(0x3ff0000000000000));
 }
@@ -90,7 +81,7 @@ INLINE double one_to_two(uint64_t bits)
 /* log x of a normal x in (0, 1], to about 2 units in the last place. x = 2^e m with m in
  * [sqrt(1/2), sqrt(2)); log m = 2 atanh s, s = (m - 1) / (m + 1), |s| < 0.1716: the first term left
  * out is below 2 s^21 / 21 < 1e-17 of s. */
-INLINE double log_of(double x)
+INLINED double log_of(double x)
 {
     const uint64_t half_root = UINT64_C(0x3fe6a09e667f3bcd); /* sqrt(1/2) */
     const uint64_t integers = UINT64_C(0x4338000000000000);  /* 1.5 * 2^52 */
@@ -114,7 +105,7 @@ INLINE double log_of(double x)
 
 /* cos(2 pi v) for v in [0, 1): sin(2 pi y) of y = |v - 1/2| - 1/4 in [-1/4, 1/4], whose Taylor
  * series ends where its next term is below 2e-18. */
-INLINE double cos_of_turn(double v)
+INLINED double cos_of_turn(double v)
 {
     const double two_pi = 6.283185307179586476925;
     double x = two_pi * (fabs(v - 0.5) - 0.25), z = x * x;
@@ -131,7 +122,7 @@ INLINE double cos_of_turn(double v)
     return x + x * z * series;
 }
 
-INLINE double normal_of(uint64_t key, uint64_t index)
+INLINED double normal_of(uint64_t key, uint64_t index)
 {
     uint64_t bits = mix(key + (index + 1) * golden);
     double radius = sqrt(-2.0 * log_of(2.0 - one_to_two(bits)));

@@ -18,7 +18,7 @@ struct activation activation_of(const struct layer_view *view, const struct laye
 static const float TWO_ROOT = 0x1.988454p+0f; /* 2 sqrt(2/pi) */
 static const float CUBIC = 0.044715f;
 
-OPS_CLONES
+CLONES
 static void gelu(const float *pre, float *act, size_t count)
 {
 #pragma omp simd
@@ -29,7 +29,7 @@ static void gelu(const float *pre, float *act, size_t count)
 }
 
 /* pre_gradient may be act_gradient */
-OPS_CLONES
+CLONES
 static void gelu_backward(const float *pre, const float *act_gradient, float *pre_gradient,
                           size_t count)
 {
@@ -42,7 +42,7 @@ static void gelu_backward(const float *pre, const float *act_gradient, float *pr
     }
 }
 
-OPS_CLONES
+CLONES
 static void swiglu(const float *gate, const float *up, float *act, size_t count)
 {
 #pragma omp simd
@@ -50,7 +50,7 @@ static void swiglu(const float *gate, const float *up, float *act, size_t count)
         act[i] = gate[i] * sigmoid_vector(gate[i]) * up[i];
 }
 
-OPS_CLONES
+CLONES
 static void swiglu_backward(const float *gate, const float *up, const float *act_gradient,
                             float *gate_gradient, float *up_gradient, size_t count)
 {

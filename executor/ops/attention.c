@@ -60,7 +60,7 @@ void attention_heads_forward(struct device *device, const struct attention *z)
 }
 
 /* The gradient by the scores, in place of that by the probabilities p: p (d - sum p d). */
-OPS_CLONES
+CLONES
 static void softmax_backward_row(const float *probs, float *gradient, size_t width, float scale)
 {
     float dot = 0.0f;

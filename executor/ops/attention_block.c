@@ -94,7 +94,7 @@ struct block attention_block(const struct attention *z, const struct workspace *
     return b;
 }
 
-OPS_CLONES
+CLONES
 static void softmax_row(float *row, size_t visible)
 {
     float maximum = row[0], sum = 0.0f;

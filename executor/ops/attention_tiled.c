@@ -118,8 +118,8 @@ struct row_pair {
     size_t from_stride, to_stride, rows, count;
 };
 
-OPS_INLINE void rows_loop(const struct row_pair *p, enum precision from, enum precision to,
-                          float scale)
+INLINED void rows_loop(const struct row_pair *p, enum precision from, enum precision to,
+                       float scale)
 {
     for (size_t i = 0; i < p->rows; i++) {
         size_t from_at = i * p->from_stride, to_at = i * p->to_stride;
@@ -129,7 +129,7 @@ OPS_INLINE void rows_loop(const struct row_pair *p, enum precision from, enum pr
     }
 }
 
-OPS_CLONES
+CLONES
 static void rows_to_fp32(const struct row_pair *p, enum precision from, float scale)
 {
     if (from == PRECISION_FP32)
@@ -138,13 +138,13 @@ static void rows_to_fp32(const struct row_pair *p, enum precision from, float sc
         rows_loop(p, PRECISION_BF16, PRECISION_FP32, scale);
 }
 
-OPS_CLONES
+CLONES
 static void rows_to_bf16(const struct row_pair *p, float scale)
 {
     rows_loop(p, PRECISION_FP32, PRECISION_BF16, scale);
 }
 
-OPS_CLONES
+CLONES
 static void rows_copy_16(const struct row_pair *p)
 {
     for (size_t i = 0; i < p->rows; i++) {
@@ -361,7 +361,7 @@ void tile_sums_out(const struct attention *z, const struct tiled_thread *t,
 
 /* ---- forward ---- */
 
-OPS_CLONES
+CLONES
 static void scale_lanes(float *sums, size_t rows, size_t lanes, const float *factors)
 {
     for (size_t i = 0; i < rows; i++) {

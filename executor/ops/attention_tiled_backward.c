@@ -12,7 +12,7 @@ struct dot_rows {
     float *out;
 };
 
-OPS_INLINE void dots_loop(const struct dot_rows *r, enum precision precision)
+INLINED void dots_loop(const struct dot_rows *r, enum precision precision)
 {
     for (size_t i = 0; i < r->rows; i++) {
         size_t gradient_at = i * r->gradient_stride, context_at = i * r->context_stride;
@@ -26,13 +26,13 @@ OPS_INLINE void dots_loop(const struct dot_rows *r, enum precision precision)
     }
 }
 
-OPS_CLONES
+CLONES
 static void dots_fp32(const struct dot_rows *r)
 {
     dots_loop(r, PRECISION_FP32);
 }
 
-OPS_CLONES
+CLONES
 static void dots_bf16(const struct dot_rows *r)
 {
     dots_loop(r, PRECISION_BF16);
@@ -180,7 +180,7 @@ static void backward_share(const struct attention *z, struct tiled_thread *t,
     }
 }
 
-OPS_CLONES
+CLONES
 static void add_onto(float *sum, const float *addend, size_t count)
 {
 #pragma omp simd

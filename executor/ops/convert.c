@@ -2,14 +2,14 @@
 
 #include "executor/ops/vector.h"
 
-OPS_INLINE void widen_loop(const uint16_t *from, float *to, size_t count, enum precision precision)
+INLINED void widen_loop(const uint16_t *from, float *to, size_t count, enum precision precision)
 {
 #pragma omp simd
     for (size_t i = 0; i < count; i++)
         to[i] = float_from_16(from[i], precision);
 }
 
-OPS_CLONES
+CLONES
 void convert_widen(const uint16_t *from, float *to, size_t count, enum precision precision)
 {
     if (precision == PRECISION_BF16)
@@ -18,14 +18,14 @@ void convert_widen(const uint16_t *from, float *to, size_t count, enum precision
         widen_loop(from, to, count, PRECISION_FP16);
 }
 
-OPS_INLINE void narrow_loop(const float *from, uint16_t *to, size_t count, enum precision precision)
+INLINED void narrow_loop(const float *from, uint16_t *to, size_t count, enum precision precision)
 {
 #pragma omp simd
     for (size_t i = 0; i < count; i++)
         to[i] = float_to_16(from[i], precision);
 }
 
-OPS_CLONES
+CLONES
 void convert_narrow(const float *from, uint16_t *to, size_t count, enum precision precision)
 {
     if (precision == PRECISION_BF16)
@@ -34,14 +34,14 @@ void convert_narrow(const float *from, uint16_t *to, size_t count, enum precisio
         narrow_loop(from, to, count, PRECISION_FP16);
 }
 
-OPS_INLINE void round_loop(float *data, size_t count, enum precision precision)
+INLINED void round_loop(float *data, size_t count, enum precision precision)
 {
 #pragma omp simd
     for (size_t i = 0; i < count; i++)
         data[i] = float_from_16(float_to_16(data[i], precision), precision);
 }
 
-OPS_CLONES
+CLONES
 void convert_round(float *data, size_t count, enum precision precision)
 {
     if (precision == PRECISION_BF16)

@@ -3,7 +3,7 @@
 #include "executor/ops/parts.h"
 #include "executor/ops/vector.h"
 
-OPS_CLONES
+CLONES
 static void add(float *to, const float *from, size_t count)
 {
 #pragma omp simd

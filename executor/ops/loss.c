@@ -13,7 +13,7 @@ struct loss_rows loss_rows_at(float *memory, size_t tokens)
                               .at_target = memory + 3 * tokens};
 }
 
-OPS_CLONES
+CLONES
 static float row_maximum(const float *row, size_t count)
 {
     float maximum = -INFINITY;
@@ -24,7 +24,7 @@ static float row_maximum(const float *row, size_t count)
 }
 
 /* Sum of e^(logit - maximum). */
-OPS_CLONES
+CLONES
 static float row_sum(const float *row, float maximum, size_t count)
 {
     float sum = 0.0f;
@@ -103,7 +103,7 @@ enum status loss_forward(struct device *device, const struct loss *loss, double 
     return STATUS_OK;
 }
 
-OPS_CLONES
+CLONES
 static void gradient_row(const float *row, float log_sum, float scale, size_t count, float *out)
 {
 #pragma omp simd

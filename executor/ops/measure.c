@@ -76,7 +76,7 @@ enum status device_measure_matmul(struct device *device, enum precision precisio
 }
 
 /* Not memcpy, which passes the caches by and so is no measure of what loops like ours can do. */
-OPS_CLONES
+CLONES
 static void copy_span(float *to, const float *from, size_t count, float factor)
 {
 #pragma omp simd

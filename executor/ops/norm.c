@@ -18,7 +18,7 @@ struct norm norm_of(const struct layer_view *view, const struct layer_call *call
     };
 }
 
-OPS_INLINE float row_mean(const float *x, size_t n)
+INLINED float row_mean(const float *x, size_t n)
 {
     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
@@ -27,7 +27,7 @@ OPS_INLINE float row_mean(const float *x, size_t n)
     return sum / (float)n;
 }
 
-OPS_INLINE float row_mean_square(const float *x, float mean, size_t n)
+INLINED float row_mean_square(const float *x, float mean, size_t n)
 {
     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
@@ -36,8 +36,8 @@ OPS_INLINE float row_mean_square(const float *x, float mean, size_t n)
     return sum / (float)n;
 }
 
-OPS_INLINE void row_store(const struct norm *z, const float *x, float mean, float scale, void *out,
-                          size_t offset, enum precision precision)
+INLINED void row_store(const struct norm *z, const float *x, float mean, float scale, void *out,
+                       size_t offset, enum precision precision)
 {
     const float *weight = z->weight, *bias = z->bias;
     size_t n = z->hidden;
@@ -52,7 +52,7 @@ OPS_INLINE void row_store(const struct norm *z, const float *x, float mean, floa
         store_element(out, offset + i, (x[i] - mean) * scale * weight[i] + bias[i], precision);
 }
 
-OPS_CLONES
+CLONES
 static void forward_rows(const struct norm *z, struct span rows, void *out)
 {
     size_t n = z->hidden;
@@ -79,7 +79,7 @@ void norm_forward(struct device *device, const struct norm *norm, void *out)
 
 /* With u = (x - mean) scale and d = weight * out_gradient, the gradient by x is
  * scale (d - mean(d) - u mean(d u)); RMSNorm has no mean(d). */
-OPS_CLONES
+CLONES
 static void backward_rows(const struct norm *z, struct span rows, const float *out_gradient,
                           float *gradient)
 {
@@ -115,7 +115,7 @@ void norm_backward_input(struct device *device, const struct norm *norm, const f
 enum { STRIP = 64 }; /* columns whose sums a thread keeps in registers */
 
 /* Columns begin .. begin + width of the sums over tokens; `width` <= STRIP. */
-OPS_CLONES
+CLONES
 static void weight_strip(const struct norm *z, const float *out_gradient, size_t begin,
                          size_t width, float *weight_sum, float *bias_sum)
 {

@@ -39,8 +39,8 @@ void rope_release(struct device *device)
     device->rope_positions = 0;
 }
 
-OPS_INLINE void turn_head(void *data, size_t offset, const float *table, size_t half, float sign,
-                          enum precision precision)
+INLINED void turn_head(void *data, size_t offset, const float *table, size_t half, float sign,
+                       enum precision precision)
 {
 #pragma omp simd
     for (size_t i = 0; i < half; i++) {
@@ -52,7 +52,7 @@ OPS_INLINE void turn_head(void *data, size_t offset, const float *table, size_t 
     }
 }
 
-OPS_CLONES
+CLONES
 static void turn_tokens(const struct layer_dims *d, struct span tokens, const float *table,
                         void *qkv, float sign)
 {

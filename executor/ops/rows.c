@@ -2,7 +2,7 @@
 #include "executor/ops/internal.h"
 #include "executor/ops/vector.h"
 
-OPS_CLONES
+CLONES
 static void add_row(const float *addend, const float *row, float *out, size_t width)
 {
 #pragma omp simd
@@ -22,7 +22,7 @@ void rows_add(struct device *device, const float *addend, const float *row, floa
     }
 }
 
-OPS_CLONES
+CLONES
 static void add_onto(const float *addend, const float *row, float *out, size_t width)
 {
 #pragma omp simd
@@ -40,8 +40,8 @@ void rows_add_onto(struct device *device, const float *addend, const float *row,
 
 enum { STRIP = 128 }; /* columns whose sums a thread keeps in registers */
 
-OPS_INLINE void sum_strip(const void *data, size_t offset, size_t stride, size_t tokens,
-                          size_t width, float *sums, enum precision precision)
+INLINED void sum_strip(const void *data, size_t offset, size_t stride, size_t tokens, size_t width,
+                       float *sums, enum precision precision)
 {
     for (size_t t = 0; t < tokens; t++) {
 #pragma omp simd
@@ -50,7 +50,7 @@ OPS_INLINE void sum_strip(const void *data, size_t offset, size_t stride, size_t
     }
 }
 
-OPS_CLONES
+CLONES
 static void sum_columns(const void *data, enum precision precision, size_t offset, size_t stride,
                         size_t tokens, size_t width, float *sums)
 {

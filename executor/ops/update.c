@@ -33,8 +33,8 @@ static struct adamw_factors factors_of(const struct adamw_call *call)
     };
 }
 
-OPS_INLINE void adamw_loop(const struct adamw_call *call, struct adamw_factors f, struct span span,
-                           enum precision rounded_to)
+INLINED void adamw_loop(const struct adamw_call *call, struct adamw_factors f, struct span span,
+                        enum precision rounded_to)
 {
     float *p = call->parameters, *m = call->first_moment, *v = call->second_moment;
     const float *g = call->gradients;
@@ -53,7 +53,7 @@ OPS_INLINE void adamw_loop(const struct adamw_call *call, struct adamw_factors f
     }
 }
 
-OPS_CLONES
+CLONES
 static void adamw_span(const struct adamw_call *call, struct adamw_factors factors,
                        struct span span)
 {
@@ -72,7 +72,7 @@ void ops_adamw(struct device *device, const struct adamw_call *call)
     adamw_span(call, factors, span_of_thread(call->count, GRAIN));
 }
 
-OPS_CLONES
+CLONES
 static double sum_squares_span(const float *data, struct span span)
 {
     double sum = 0.0;
@@ -109,7 +109,7 @@ void ops_cast_16(struct device *device, const float *from, uint16_t *to, uint64_
     }
 }
 
-OPS_CLONES
+CLONES
 static void add_span(const float *from, float *to, struct span span)
 {
 #pragma omp simd

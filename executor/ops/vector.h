@@ -1,59 +1,19 @@
-/* Arithmetic on vectors of floats: what the loops of this folder are built from.
- *
- * A function marked OPS_CLONES is compiled for plain x86-64, for AVX2 and for AVX-512, and the
- * loader picks by the CPU it finds. The clones hold loops only, no OpenMP regions: the body of a
- * region becomes a function of its own, which would not be cloned. */
+/* Arithmetic on vectors of floats: what the loops of this folder are built from. */
 #ifndef TEMPER_OPS_VECTOR_H
 #define TEMPER_OPS_VECTOR_H
 
+#include "base/bf16.h"
+#include "base/clones.h"
 #include "ir/layer.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-/* Sanitizers instrument the resolver too, which runs before they are set up. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define OPS_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define OPS_CLONES
-#endif
-
-#define OPS_INLINE static inline __attribute__((always_inline))
-
-OPS_INLINE uint32_t float_bits(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof(bits));
-    return bits;
-}
-
-OPS_INLINE float float_from_bits(uint32_t bits)
-{
-    float x;
-    memcpy(&x, &bits, sizeof(x));
-    return x;
-}
-
-/* bf16 is the upper half of a float. Round to nearest, ties to even; NaN stays NaN. */
-OPS_INLINE uint16_t bf16_from_float(float x)
-{
-    const uint32_t quiet_nan = 0x7fc0;
-    uint32_t bits = float_bits(x);
-    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    return (uint16_t)(x != x ? quiet_nan : rounded);
-}
-
-OPS_INLINE float float_from_bf16(uint16_t x)
-{
-    return float_from_bits((uint32_t)x << 16);
-}
-
 /* fp16 (IEEE 754 binary16) has 5 bits of exponent with bias 15 and 10 of fraction. Round to
  * nearest, ties to even; from 65520 on the result is infinite; NaN stays NaN. Without branches, so
  * that loops of it become vectors on any CPU. */
-OPS_INLINE uint16_t fp16_from_float(float x)
+INLINED uint16_t fp16_from_float(float x)
 {
     const uint32_t infinity = 0x7f800000, rebias = (127 - 15) << 23;
     const uint32_t smallest_normal = 0x38800000; /* 2^-14 */
@@ -69,7 +29,7 @@ OPS_INLINE uint16_t fp16_from_float(float x)
     return (uint16_t)(rounded | ((bits >> 16) & 0x8000));
 }
 
-OPS_INLINE float float_from_fp16(uint16_t x)
+INLINED float float_from_fp16(uint16_t x)
 {
     const uint32_t first_special = 0x7c00 << 13;
     uint32_t size = (uint32_t)(x & 0x7fff) << 13, sign = (uint32_t)(x & 0x8000) << 16;
@@ -77,24 +37,24 @@ OPS_INLINE float float_from_fp16(uint16_t x)
     return float_from_bits((size >= first_special ? size | 0x7f800000 : finite) | sign);
 }
 
-OPS_INLINE float float_from_16(uint16_t x, enum precision precision)
+INLINED float float_from_16(uint16_t x, enum precision precision)
 {
     return precision == PRECISION_BF16 ? float_from_bf16(x) : float_from_fp16(x);
 }
 
-OPS_INLINE uint16_t float_to_16(float x, enum precision precision)
+INLINED uint16_t float_to_16(float x, enum precision precision)
 {
     return precision == PRECISION_BF16 ? bf16_from_float(x) : fp16_from_float(x);
 }
 
 /* Element `index` of an array; `precision` is a constant after inlining. */
-OPS_INLINE float load_element(const void *data, size_t index, enum precision precision)
+INLINED float load_element(const void *data, size_t index, enum precision precision)
 {
     return precision == PRECISION_FP32 ? ((const float *)data)[index]
                                        : float_from_16(((const uint16_t *)data)[index], precision);
 }
 
-OPS_INLINE void store_element(void *data, size_t index, float value, enum precision precision)
+INLINED void store_element(void *data, size_t index, float value, enum precision precision)
 {
     if (precision == PRECISION_FP32)
         ((float *)data)[index] = value;
@@ -108,7 +68,7 @@ OPS_INLINE void store_element(void *data, size_t index, float value, enum precis
  * x = n ln 2 + r with |r| <= ln(2)/2, e^x = 2^n e^r. ln 2 is split in two so that n times its first
  * part is exact. e^r = 1 + r + r^2 q(r), with q the interpolation of (e^r - 1 - r) / r^2 at the
  * Chebyshev points of degree 4 over |r| <= ln(2)/2: relative error 1.0e-8. */
-OPS_INLINE float exp_vector(float x)
+INLINED float exp_vector(float x)
 {
     const float log2_e = 0x1.715476p+0f, ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
     const float to_integer = 0x1.8p+23f; /* adding it leaves the rounded integer in the low bits */
@@ -129,7 +89,7 @@ OPS_INLINE float exp_vector(float x)
 }
 
 /* 1 / (1 + e^-x) */
-OPS_INLINE float sigmoid_vector(float x)
+INLINED float sigmoid_vector(float x)
 {
     return 1.0f / (1.0f + exp_vector(-x));
 }
