@@ -68,7 +68,8 @@ struct model_arguments {
     {                                                                                              \
         .name = "no-bind", .type = OPTION_FLAG, .offset = offsetof(owner, no_bind),                \
         .doc = "leave it to the system which cores a rank's threads run on; else ranks whose "     \
-               "threads fill the cores of their host get cores of their own"                       \
+               "threads fill a host of several NUMA nodes or last-level caches get cores of "      \
+               "their own"                                                                         \
     }
 
 #define STORE_OPTION_ROW(owner)                                                                    \

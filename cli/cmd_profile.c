@@ -292,7 +292,7 @@ static enum status measure_group(const struct profile_options *options, const st
         request.reporter = (struct reporter){0};
     request.host_cores = host.cores;
     if (!options->no_bind)
-        TRY(comm_bind(comm, (int)threads, &bound, err));
+        TRY(comm_bind(comm, (int)threads, BIND_NEAR, &bound, err));
     enum status status = agree(comm, device_open(&device, (int)threads, err), err);
     if (status == STATUS_OK)
         status = measure_into_store(options, &request, comm, device, err);

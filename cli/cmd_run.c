@@ -220,7 +220,7 @@ static enum status join_and_train(struct run_context *run, struct error *err)
         warn_when_oversubscribed(comm_local_size(run->comm), plan->threads);
     bool bound;
     if (!run->options->no_bind)
-        TRY(comm_bind(run->comm, plan->threads, &bound, err));
+        TRY(comm_bind(run->comm, plan->threads, BIND_NEAR, &bound, err));
     TRY(agree(run->comm, device_open(&run->device, plan->threads, err), err));
     enum status status = train(run, err);
     device_close(run->device);

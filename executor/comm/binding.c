@@ -52,7 +52,15 @@ static bool bind_units(hwloc_topology_t topology, int place, int local_size, int
     return bound;
 }
 
-enum status comm_bind(struct comm *comm, int threads, bool *bound, struct error *err)
+/* Of a kind that the machine does not tell of there is one. */
+static bool has_neighbourhoods(hwloc_topology_t topology)
+{
+    return hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_NUMANODE) > 1 ||
+           hwloc_get_nbobjs_by_type(topology, HWLOC_OBJ_L3CACHE) > 1;
+}
+
+enum status comm_bind(struct comm *comm, int threads, enum comm_binding binding, bool *bound,
+                      struct error *err)
 {
     hwloc_topology_t topology;
     int local_size = comm_local_size(comm), place;
@@ -60,7 +68,8 @@ enum status comm_bind(struct comm *comm, int threads, bool *bound, struct error 
     TRY(place_on_host(comm, &place, err));
     if (local_size == 1 || place >= local_size || hwloc_topology_init(&topology) != 0)
         return STATUS_OK;
-    if (hwloc_topology_load(topology) == 0)
+    if (hwloc_topology_load(topology) == 0 &&
+        (binding == BIND_ALWAYS || has_neighbourhoods(topology)))
         *bound = bind_units(topology, place, local_size, threads);
     hwloc_topology_destroy(topology);
     return STATUS_OK;

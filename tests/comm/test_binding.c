@@ -20,7 +20,7 @@ static void test_bind__threads_that_do_not_fill_the_host_are_left_alone(void **s
     (void)state;
     cpu_set_t before = allowed_units(), after;
     bool bound = true;
-    OK(comm_bind(comm, CPU_COUNT(&before) + 1, &bound, &err_));
+    OK(comm_bind(comm, CPU_COUNT(&before) + 1, BIND_ALWAYS, &bound, &err_));
     assert_false(bound);
     after = allowed_units();
     assert_true(CPU_EQUAL(&before, &after));
@@ -33,7 +33,7 @@ static void test_bind__ranks_that_fill_the_host_share_it_out(void **state)
     cpu_set_t before = allowed_units(), after;
     int size = comm_size(comm), units = CPU_COUNT(&before), threads = units / size;
     bool bound = false, fills = size > 1 && threads > 0 && threads * size == units;
-    OK(comm_bind(comm, threads > 0 ? threads : 1, &bound, &err_));
+    OK(comm_bind(comm, threads > 0 ? threads : 1, BIND_ALWAYS, &bound, &err_));
     assert_int_equal(bound, fills);
     after = allowed_units();
     if (!bound) {
