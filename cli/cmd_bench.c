@@ -132,20 +132,6 @@ static struct layer_work row_work(const struct bench *bench, enum layer_kind kin
                        : layer_forward_work(bench->model, &whole, mode, &shape);
 }
 
-/* Clipping's norm reads the gradient; AdamW reads parameter, gradient and moments and writes all
- * but the gradient, and in 16 bit the copy that layers read. */
-static struct layer_work update_work(const struct bench *bench, enum layer_kind kind,
-                                     enum precision precision)
-{
-    const double fp32_accesses = 8;
-    struct layer_part whole = layer_whole(kind);
-    struct part_counts counts = layer_part_counts(bench->model, &whole);
-    double copied = precision == PRECISION_FP32 ? 0 : (double)precision_bytes(precision);
-    return (struct layer_work){.bytes = (double)(counts.matrices + counts.vectors) * fp32_accesses *
-                                            sizeof(float) +
-                                        (double)counts.matrices * copied};
-}
-
 /* ---- walking over the rows ---- */
 
 typedef void reached_visit(void *user, const struct bench *bench, const struct reached *reached);
@@ -196,7 +182,8 @@ static void visit_kind(const struct bench *bench, enum layer_kind kind, enum met
         if (metric == METRIC_FORWARD_S) {
             visit_passes(bench, reached, visit, user);
         } else {
-            reached.work = update_work(bench, kind, row->precision);
+            struct layer_part whole = layer_whole(kind);
+            reached.work = layer_update_work(bench->model, &whole, row->precision);
             visit(user, bench, &reached);
         }
     }

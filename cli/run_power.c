@@ -54,19 +54,24 @@ static void read_profile(struct run_power *power, const struct plan *plan, struc
 static enum status measure_rates(struct run_power *power, const struct run_context *run,
                                  struct error *err)
 {
-    double here[2] = {0, 0};
+    double flops = 0, bytes_s = 0;
     TRY(comm_broadcast(run->comm, &power->rates, sizeof power->rates, 0, err));
-    if (power->rates.matmul_flops > 0 && power->rates.copy_bytes_s > 0)
+    bool has_flops = power->rates.matmul_flops > 0, has_bytes = power->rates.copy_bytes_s > 0;
+    if (has_flops && has_bytes)
         return STATUS_OK;
     TRY(comm_barrier(run->comm, err));
-    enum status status = device_measure_matmul(run->device, plan_main_precision(run->plan),
-                                               RATE_MEASURE_S, &here[0], err);
-    if (status == STATUS_OK)
-        status = device_measure_copy(run->device, RATE_MEASURE_S, &here[1], err);
+    enum status status = STATUS_OK;
+    if (!has_flops)
+        status = device_measure_matmul(run->device, plan_main_precision(run->plan), RATE_MEASURE_S,
+                                       &flops, err);
+    if (status == STATUS_OK && !has_bytes)
+        status = device_measure_copy(run->device, RATE_MEASURE_S, &bytes_s, err);
     TRY(agree(run->comm, status, err));
     host_reset_peak_rss(); /* the operands were none of the training's memory */
-    TRY(comm_all_reduce_sum_f64(run->comm, here, 2, err));
-    power->rates = (struct rates){here[0], here[1]};
+    TRY(comm_all_reduce_sum_f64(run->comm, &flops, 1, err));
+    TRY(comm_all_reduce_sum_f64(run->comm, &bytes_s, 1, err));
+    power->rates.matmul_flops += flops; /* what is there was not measured again */
+    power->rates.copy_bytes_s += bytes_s;
     return STATUS_OK;
 }
 

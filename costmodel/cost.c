@@ -2,6 +2,7 @@
 
 #include "costmodel/terms.h"
 #include "ir/footprint.h"
+#include "ir/layer_work.h"
 #include "ir/mesh.h"
 #include <assert.h>
 #include <math.h>
@@ -171,10 +172,7 @@ static uint64_t matrix_count(const struct layer_state *state)
 struct quantity traffic_time(struct quantity whole_update_s, const struct layer_state *state,
                              uint64_t count, int bytes)
 {
-    /* Clipping's norm reads the gradient; AdamW reads parameter, gradient and moments and writes
-     * all but the gradient: 8 accesses of 4 bytes. */
-    const double update_bytes = 32;
-    double whole = (double)(matrix_count(state) + state->vectors) * update_bytes;
+    double whole = (double)(matrix_count(state) + state->vectors) * UPDATE_BYTES;
     struct quantity seconds =
         quantity_scale(whole_update_s, whole > 0 ? (double)count * bytes / whole : 0);
     seconds.provenance = PROVENANCE_MODELLED;

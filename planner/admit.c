@@ -4,28 +4,34 @@
 
 /* ---- strategies ---- */
 
-/* What replacing b by a adds to the objective at most. With one stage the maxima are sums: tau and
- * gamma are costs like any other; else the other stages may hide what a saves. */
+/* What replacing b by a adds to the maxima at most. With one stage they are sums: tau and gamma are
+ * costs like any other; else the other stages may hide what a saves. */
+static struct stage_terms added_maxima(const struct problem *problem, const struct stage_terms *a,
+                                       const struct stage_terms *b)
+{
+    struct stage_terms added = {.tau = a->tau - b->tau, .gamma = a->gamma - b->gamma};
+    if (problem->stages > 1) {
+        added.tau = fmax(added.tau, 0);
+        added.gamma = fmax(added.gamma, 0);
+    }
+    return added;
+}
+
+/* And to the objective. */
 static double added_cost(const struct problem *problem, const struct stage_terms *a,
                          const struct stage_terms *b)
 {
-    double tau = a->tau - b->tau, gamma = a->gamma - b->gamma;
-    if (problem->stages > 1) {
-        tau = fmax(tau, 0);
-        gamma = fmax(gamma, 0);
-    }
-    return a->cost - b->cost + problem->weight_tau * tau + problem->weight_gamma * gamma;
+    const struct stage_terms maxima = added_maxima(problem, a, b);
+    return a->cost - b->cost + problem->weight_tau * maxima.tau +
+           problem->weight_gamma * maxima.gamma;
 }
 
 static double added_spend(const struct problem *problem, const struct stage_terms *a,
                           const struct stage_terms *b)
 {
-    double tau = a->tau - b->tau, gamma = a->gamma - b->gamma;
-    if (problem->stages > 1) {
-        tau = fmax(tau, 0);
-        gamma = fmax(gamma, 0);
-    }
-    return a->spend - b->spend + problem->spend_tau * tau + problem->spend_gamma * gamma;
+    const struct stage_terms maxima = added_maxima(problem, a, b);
+    return a->spend - b->spend + problem->spend_tau * maxima.tau +
+           problem->spend_gamma * maxima.gamma;
 }
 
 /* What replacing b by a adds to a stage's scratch at most, at this level. */

@@ -106,6 +106,15 @@ struct layer_work layer_backward_work(const struct model *model, const struct la
     };
 }
 
+struct layer_work layer_update_work(const struct model *model, const struct layer_part *part,
+                                    enum precision precision)
+{
+    struct part_counts counts = layer_part_counts(model, part);
+    double copied = precision == PRECISION_FP32 ? 0 : (double)precision_bytes(precision);
+    return (struct layer_work){.bytes = (double)(counts.matrices + counts.vectors) * UPDATE_BYTES +
+                                        (double)counts.matrices * copied};
+}
+
 struct layer_work layer_work_add(struct layer_work a, struct layer_work b)
 {
     return (struct layer_work){a.flops + b.flops, a.bytes + b.bytes};
