@@ -39,19 +39,26 @@ class Interrupt(Test):
         process = self.start_training("two.json", "--save", "c", "--log", "log.jsonl")
         self.check_end(process, signal.SIGTERM, "two.json")
 
-    def test_under_the_users_own_mpirun(self):
+    def check_users_own_mpirun(self, number, *options):
         process = subprocess.Popen(
-            [*MPIRUN, "-np", "2", TEMPER, "run", "two.json", "--data", "text.txt", "--store",
-             "t.db", "--steps", FOREVER, "--log-interval", "50", "--save", "c"],
+            [*MPIRUN, *options, "-np", "2", TEMPER, "run", "two.json", "--data", "text.txt",
+             "--store", "t.db", "--steps", FOREVER, "--log-interval", "50", "--save", "c"],
             cwd=self.folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL, text=True)
         self.addCleanup(end_process, process)
         wait_for_line(process, "step ")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         finish(process)
         _, status, steps = self.runs()[-1]
         self.assertEqual(status, "interrupted")
         self.assertEqual(self.checkpoints("c"), [f"step-{steps:08d}"])
+
+    def test_under_the_users_own_mpirun(self):
+        self.check_users_own_mpirun(signal.SIGUSR1)
+
+    def test_ctrl_c_under_the_users_own_mpirun(self):
+        """By default mpirun kills its ranks a second or two after Ctrl-C."""
+        self.check_users_own_mpirun(signal.SIGINT, "--mca", "odls_base_sigkill_timeout", "5")
 
     def test_while_ranks_start(self):
         """Asked to end before the first step: no rank dies of it."""
