@@ -112,9 +112,4 @@ enum status parse_int_list(const char *text, const char *option, int64_t *out, s
 /* "fp32,bf16" of option --precision. */
 enum status parse_precisions(const char *text, bool wanted[PRECISION_COUNT], struct error *err);
 
-/* Becomes non-zero on the first SIGINT, SIGTERM or SIGUSR1 after interrupt_catch; a second one
- * kills. */
-extern volatile int interrupt_requested;
-void interrupt_catch(void);
-
 #endif

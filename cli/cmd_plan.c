@@ -1,4 +1,5 @@
 #include "cli/cli.h"
+#include "cli/interrupt.h"
 #include "cli/plan_cluster.h"
 #include "cli/plan_compare.h"
 #include "cli/plan_explain.h"
@@ -400,7 +401,7 @@ static enum status search(const struct plan_options *options, struct planner_req
     const struct plan_top_options top = {
         .most = options->top, .output = options->output, .json = options->json};
     request->stop = &interrupt_requested;
-    interrupt_catch();
+    TRY(interrupt_catch(err));
     if (options->pareto != NULL)
         return plan_front(request, &front, err);
     if (options->top > 0)

@@ -1,6 +1,7 @@
 #include "cli/cmd_run.h"
 
 #include "cli/cli.h"
+#include "cli/interrupt.h"
 #include "cli/launch.h"
 #include "cli/supervise.h"
 #include "executor/agree.h"
@@ -244,7 +245,7 @@ static enum status work_as_rank(const struct run_options *options, const struct 
     struct pulse_setup pulse = {.rank = comm_launched_rank(),
                                 .is_watched = getenv(LAUNCHED_VARIABLE) != NULL,
                                 .timeout_s = options->timeout_s};
-    interrupt_catch();
+    TRY(interrupt_catch(err));
     /* A reader of the step lines that goes away, such as `| head`, does not end a training. */
     signal(SIGPIPE, SIG_IGN);
     /* Before MPI starts, so that a rank that stops in its beginnings is missed as well. */

@@ -3,15 +3,12 @@
 #include "cli/cli.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-volatile int interrupt_requested;
 
 static atomic_bool progress_shown; /* also asked by the thread that warns of long waits */
 
@@ -123,20 +120,6 @@ enum status parse_int_list(const char *text, const char *option, int64_t *out, s
         return error_set(err, STATUS_USAGE, "option --%s: the list is empty", option);
     *count = found;
     return STATUS_OK;
-}
-
-static void request_interrupt(int signal_number)
-{
-    (void)signal_number;
-    interrupt_requested = 1;
-}
-
-void interrupt_catch(void)
-{
-    struct sigaction action = {.sa_handler = request_interrupt, .sa_flags = (int)SA_RESETHAND};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGUSR1, &action, NULL); /* from temper's launcher, or from SLURM */
 }
 
 enum status model_from_arguments(const struct model_arguments *arguments, struct model *out,

@@ -7,6 +7,7 @@
 #include "cli/cluster_front.h"
 #include "cli/cluster_pins.h"
 #include "cli/cluster_refusal.h"
+#include "cli/interrupt.h"
 #include "ir/plan_only.h"
 
 #include <math.h>
@@ -129,7 +130,7 @@ enum status plan_for_cluster(const struct cluster_plan_options *given, struct er
     TRY(cluster_load(&cluster, options.cluster, err));
     TRY(cluster_arithmetic_parse(options.arithmetic, &request.arithmetics, err));
     TRY(make_request(&options, &cluster, &request.arithmetics, &layouts, err));
-    interrupt_catch();
+    TRY(interrupt_catch(err));
     if (options.pareto == NULL)
         return plan_best(&options, &cluster, &request, err);
     TRY(cluster_front_check(&options, &cluster, &options.axes, err));

@@ -1,6 +1,7 @@
 #include "base/host.h"
 #include "cli/cli.h"
 #include "cli/cmd_run.h"
+#include "cli/interrupt.h"
 #include "cli/run_records.h"
 #include "executor/agree.h"
 #include "traces/compare.h"

@@ -4,12 +4,13 @@
 
 #include "base/clock.h"
 #include <math.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 
 struct search_limits {
-    double deadline_s;        /* of clock_s(); INFINITY: none */
-    const volatile int *stop; /* non-zero: now; may be NULL */
+    double deadline_s;      /* of clock_s(); INFINITY: none */
+    const atomic_int *stop; /* non-zero: now; may be NULL */
 };
 
 static inline bool limits_reached(const struct search_limits *limits)

@@ -16,6 +16,7 @@
 #include "ir/plan.h"
 #include "planner/pins.h"
 #include "planner/shape_pattern.h"
+#include <stdatomic.h>
 
 struct planner_request {
     const struct model *model;
@@ -33,10 +34,9 @@ struct planner_request {
     /* [excluded_count], families of plans that are left out of the space; borrowed. */
     const struct shape_pattern *excluded;
     size_t excluded_count;
-    double gap_target;   /* stop when the gap is at most this; 0: prove the optimum */
-    double time_limit_s; /* 0: none */
-    const volatile int
-        *stop; /* becomes non-zero when the user wants the best so far; may be NULL */
+    double gap_target;      /* stop when the gap is at most this; 0: prove the optimum */
+    double time_limit_s;    /* 0: none */
+    const atomic_int *stop; /* becomes non-zero when the user wants the best so far; may be NULL */
     struct reporter reporter;
 };
 

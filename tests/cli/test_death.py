@@ -9,7 +9,7 @@ import time
 from harness import MODEL, Test, finish, main, rank_pids, start
 
 END_LIMIT_S = 10
-TRAINING_S = 0.7
+PATIENCE_S = 60
 
 
 def is_alive(pid):
@@ -40,11 +40,21 @@ class Death(Test):
         self.assertEqual(self.runs()[2][1], "done")
         self.assertFalse(set(leftovers) & set(self.checkpoints("c")), "leftovers are still there")
 
+    def wait_for_something_kept(self):
+        """Until the second run has steps in the store and a checkpoint of its own."""
+        end_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end_s:
+            steps = [name for name in self.checkpoints("c") if name.startswith("step-")]
+            if max(steps) > "step-00000004" and self.runs()[-1][2] > 0:
+                return
+            time.sleep(0.05)
+        self.fail(f"nothing kept after {PATIENCE_S} s of training")
+
     def check_killed_rank(self, which):
         self.earlier_run("two.json")
         process = self.start_training("two.json", "--load", "c", "--save", "c", "--save-interval",
                                       "200")
-        time.sleep(TRAINING_S)
+        self.wait_for_something_kept()
         os.kill(rank_pids(process)[which], signal.SIGKILL)
         _, err, seconds = finish(process)
         self.assertEqual(process.returncode, 1)
@@ -78,7 +88,7 @@ class Death(Test):
         self.earlier_run("one.json")
         process = self.start_training("one.json", "--load", "c", "--save", "c", "--save-interval",
                                       "200")
-        time.sleep(TRAINING_S)
+        self.wait_for_something_kept()
         process.kill()
         finish(process)
         # Nobody was there to note it.

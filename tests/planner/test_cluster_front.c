@@ -357,7 +357,7 @@ static void test_cluster_front__stands_for_every_layout(void **state)
 static void test_cluster_front__stopped(void **state)
 {
     static struct instance instance;
-    static const int stop = 1;
+    static const atomic_int stop = 1;
     struct cluster_front front;
     struct error err;
     uint64_t seed = 1;

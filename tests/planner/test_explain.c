@@ -206,7 +206,7 @@ static void test_explain__gains_are_those_of_enumeration(void **state)
 static void test_explain__stopped_says_what_is_unknown(void **state)
 {
     (void)state;
-    static const volatile int stop = 1;
+    static const atomic_int stop = 1;
     struct explained of = {0};
     open_small_world(&of.world, 2);
     find_best(&of);

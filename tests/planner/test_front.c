@@ -215,7 +215,7 @@ static void test_front__begins_below_the_cap_of_the_request(void **state)
 static void test_front__stopped_keeps_what_was_found(void **state)
 {
     (void)state;
-    static const volatile int stop = 1;
+    static const atomic_int stop = 1;
     struct small_world world;
     struct front front;
     open_small_world(&world, 1);

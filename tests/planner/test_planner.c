@@ -769,7 +769,7 @@ static void test_planner__refuses_bad_requests(void **state)
 static void test_planner__stopped_search_keeps_a_plan_and_an_honest_bound(void **state)
 {
     (void)state;
-    static const volatile int stop = 1;
+    static const atomic_int stop = 1;
     struct setting setting;
     open_setting(&setting, 12, true);
     setting.request.weight_memory = 0.3;

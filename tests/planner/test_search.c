@@ -356,7 +356,7 @@ static void test_search__stopped_search_is_honest(void **state)
 {
     (void)state;
     static struct instance instance;
-    static const volatile int stop = 1;
+    static const atomic_int stop = 1;
     for (uint64_t seed = 0; seed < CASES / 2; seed++) {
         struct error err;
         struct solution solution;

@@ -97,7 +97,7 @@ static void test_top__objectives_of_several_weights_compare(void **state)
 static void test_top__stopped_or_infeasible(void **state)
 {
     (void)state;
-    static const volatile int stop = 1;
+    static const atomic_int stop = 1;
     struct small_world world;
     struct top top = {0};
     struct error err;
