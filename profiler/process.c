@@ -3,8 +3,8 @@
 #include <stdlib.h>
 
 /* MPI's pools of buffers grow over the first reductions; the libraries' buffers grow with the
- * products' sizes, but little beyond this many tokens. */
-enum { REDUCTION_ROUNDS = 3, USUAL_TOKENS = 256 };
+ * products' sizes, but little beyond this many tokens, from which on oneDNN packs both operands. */
+enum { REDUCTION_ROUNDS = 3, USUAL_TOKENS = 512 };
 
 static enum status reduce_gradients(struct chain *chain, struct comm_request **requests,
                                     struct error *err)
@@ -65,6 +65,7 @@ static enum status run_step(struct chain *chain, enum precision precision, struc
 enum status process_measure(struct chain *chain, enum precision precision, struct error *err)
 {
     struct session *session = chain->session;
+    host_give_back_free_memory(); /* what an earlier precision freed is not this one's */
     TRY(run_step(chain, precision, err));
     int64_t resident = (int64_t)host_process_rss_bytes();
     int64_t bytes = resident - (int64_t)session->allocated_bytes;

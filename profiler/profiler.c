@@ -78,18 +78,20 @@ static enum status choose_precisions(struct session *session, struct error *err)
                      device_libraries(session->device));
 }
 
-/* Rates and process memory, one precision after the other: see process_measure. Large matrix
- * products grow the libraries' buffers beyond what layers need, so they come second. matmul_flops
- * receives this rank's rates, 0 for a precision that is not measured. */
+/* Process memory, one precision after the other (see process_measure), then rates: large matrix
+ * products grow the libraries' buffers beyond what layers need. matmul_flops receives this rank's
+ * rates, 0 for a precision that is not measured. */
 static enum status measure_precisions(struct chain *chain, double matmul_flops[PRECISION_COUNT],
                                       struct error *err)
 {
+    const bool *is_measured = chain->session->precisions;
+    for (unsigned p = PRECISION_COUNT; p-- > 0;)
+        if (is_measured[p])
+            TRY(process_measure(chain, (enum precision)p, err));
     for (unsigned p = 0; p < PRECISION_COUNT; p++) {
         matmul_flops[p] = 0;
-        if (!chain->session->precisions[p])
-            continue;
-        TRY(process_measure(chain, (enum precision)p, err));
-        TRY(measure_matmul(chain->session, (enum precision)p, &matmul_flops[p], err));
+        if (is_measured[p])
+            TRY(measure_matmul(chain->session, (enum precision)p, &matmul_flops[p], err));
     }
     return STATUS_OK;
 }

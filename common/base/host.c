@@ -1,5 +1,6 @@
 #include "base/host.h"
 #include "base/file.h"
+#include <malloc.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,4 +151,11 @@ void host_reset_peak_rss(void)
         return;
     (void)fputs("5", file); /* see proc(5) */
     (void)fclose(file);
+}
+
+void host_give_back_free_memory(void)
+{
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
 }

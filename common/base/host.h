@@ -21,5 +21,7 @@ uint64_t host_process_peak_rss_bytes(void); /* the most so far (VmHWM) */
 /* The peak counts from here on; where the kernel does not let a process do that, nothing changes.
  */
 void host_reset_peak_rss(void);
+/* What free() keeps for later goes back to the system, where the C library can do that. */
+void host_give_back_free_memory(void);
 
 #endif

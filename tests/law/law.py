@@ -41,7 +41,7 @@ THIRD_PARTY = {
 
 # The C library, POSIX and Linux: open to all.
 SYSTEM = set("""
-assert.h complex.h ctype.h errno.h fenv.h float.h inttypes.h limits.h locale.h math.h setjmp.h
+assert.h complex.h ctype.h errno.h fenv.h float.h inttypes.h limits.h locale.h malloc.h math.h setjmp.h
 signal.h stdalign.h stdarg.h stdatomic.h stdbool.h stddef.h stdint.h stdio.h stdlib.h stdnoreturn.h
 string.h threads.h time.h wchar.h
 dirent.h dlfcn.h fcntl.h glob.h grp.h libgen.h poll.h pthread.h pwd.h sched.h strings.h unistd.h
