@@ -38,7 +38,13 @@ CLONES void bf16_widen_in_place(float *data, size_t count)
     }
 }
 
-CLONES void bf16_round(float *restrict data, uint16_t *restrict narrow, size_t count)
+INLINED void add_span(float *restrict sum, const uint16_t *restrict block, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        sum[i] += float_from_bf16(block[i]);
+}
+
+INLINED void round_span(float *restrict data, uint16_t *restrict narrow, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         narrow[i] = bf16_from_float(data[i]);
@@ -46,13 +52,7 @@ CLONES void bf16_round(float *restrict data, uint16_t *restrict narrow, size_t c
     }
 }
 
-INLINED void add_span(float *restrict sum, const uint16_t *restrict block, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        sum[i] += float_from_bf16(block[i]);
-}
-
-CLONES void bf16_add(float *sum, const struct bf16_blocks *blocks, size_t count)
+CLONES void bf16_add(float *sum, uint16_t *narrow, const struct bf16_blocks *blocks, size_t count)
 {
     for (size_t begin = 0; begin < count; begin += SPAN) {
         size_t length = span_at(begin, count);
@@ -65,6 +65,8 @@ CLONES void bf16_add(float *sum, const struct bf16_blocks *blocks, size_t count)
             else
                 add_span(all, blocks->others + place * blocks->stride + begin, length);
         }
+        if (narrow != NULL)
+            round_span(all, narrow + begin, length);
         memcpy(sum + begin, all, length * sizeof(*all));
     }
 }

@@ -352,9 +352,9 @@ static void reduce_scatter_bf16_piece(struct mpi_comm *mpi, struct mpi_piece *pi
     exchange_piece(mpi, piece, &theirs);
 }
 
-/* Our block of the piece: those of all ranks added into `sum`. */
+/* Our block of the piece: those of all ranks added into `sum`, and into `narrow` unless NULL. */
 static void add_bf16_blocks(const struct mpi_comm *mpi, const struct mpi_piece *piece,
-                            const struct blocks *blocks, float *sum)
+                            const struct blocks *blocks, float *sum, uint16_t *narrow)
 {
     const struct bf16_blocks all = {
         .own = (const float *)(void *)block_at(piece->request, blocks, mpi->base.rank),
@@ -363,13 +363,13 @@ static void add_bf16_blocks(const struct mpi_comm *mpi, const struct mpi_piece *
         .ranks = mpi->base.size,
         .mine = mpi->base.rank,
     };
-    bf16_add(sum, &all, block_length(blocks, mpi->base.rank));
+    bf16_add(sum, narrow, &all, block_length(blocks, mpi->base.rank));
 }
 
 static void scatter_bf16_sums(struct mpi_comm *mpi, struct mpi_piece *piece)
 {
     const struct blocks blocks = blocks_of(mpi, piece);
-    add_bf16_blocks(mpi, piece, &blocks, (float *)(void *)piece->request->out + blocks.first);
+    add_bf16_blocks(mpi, piece, &blocks, (float *)(void *)piece->request->out + blocks.first, NULL);
 }
 
 /* First our block's sum, rounded as everybody gets it; then what has come of theirs. */
@@ -386,8 +386,7 @@ static void gather_bf16_sums(struct mpi_comm *mpi, struct mpi_piece *piece)
     if (piece->is_summed)
         return;
     piece->is_summed = true;
-    add_bf16_blocks(mpi, piece, &blocks, own);
-    bf16_round(own, narrow_sum(mpi, piece, &blocks, mine), block_length(&blocks, mine));
+    add_bf16_blocks(mpi, piece, &blocks, own, narrow_sum(mpi, piece, &blocks, mine));
     exchange_piece(mpi, piece, &ours);
 }
 
