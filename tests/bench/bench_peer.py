@@ -2,15 +2,18 @@
 """temper against PyTorch on this machine's CPU, side by side in one run.
 
 usage: bench_peer.py TEMPER [--cases NAME,...] [--rounds N] [--work FOLDER] [--data FILE] [--json FILE] [--retune]
+                     [--thorough]
 
 Trains the same models in both: step time, tokens/s, peak memory of the process, start-up. PyTorch comes
 from PyPI, into a virtual environment below --work (build/peer) that is made when it is missing; else a
 python3 that has torch (Debian's python3-torch) is taken.
 
-PyTorch gets its best setting: eager and compiled each try attention, optimizer, loss, memory and threads, one
-after the other, and keep what is fastest (--work/tuned.json remembers it by version). temper runs what
-`temper plan` plans; of the precision only. Then the contestants take turns, every one in a process of its
-own, --rounds times. A shared machine changes its speed from minute to minute: what counts is the ratio of the
+PyTorch gets its best setting: attention, memory and, where steps are short, threads are tried one after the
+other, and what is fastest is kept (--work/tuned.json remembers it by version); compiled begins with eager's
+best. --thorough also tries optimizers that are not fused, huge pages and the loss in chunks, which were never
+faster, and tunes compiled from the beginning. temper runs what `temper plan` plans: of the precision only,
+and where there is a target for memory, under a cap that is this share of what PyTorch's fastest took. Then
+the contestants take turns, every one in a process of its own, --rounds times. A shared machine changes its speed from minute to minute: what counts is the ratio of the
 fastest steps, and beside it stands that of the medians.
 
 bf16 is held against autocast (fp32 weights and moments, as temper has them) and against `pure`, where
@@ -31,6 +34,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 CHILD = os.path.join(HERE, "peer_torch.py")
 CHILD_TIMEOUT_S = 1800
+THREADS_TRIED_S = 0.2  # a longer step has work for all threads
 CLEARLY = 0.99  # a setting replaces another when its step takes less than this share
 
 GPT2 = {"model_type": "gpt2", "n_layer": 12, "n_embd": 768, "n_head": 12, "vocab_size": 50257,
@@ -143,7 +147,7 @@ class Peer:
         return got
 
     def choices(self, case):
-        """What is tried, in this order."""
+        """What is tried, in this order; the first of each is the usual one."""
         attention = ["sdpa"] if self.about["sdpa"] else []
         if attention and "num_key_value_heads" in case["config"]:
             attention.append("repeat")
@@ -155,11 +159,17 @@ class Peer:
             "threads": sorted({os.cpu_count(), 1}, reverse=True),
         }
 
-    def tune(self, case, precision, is_compiled):
-        """The fastest setting, one choice after the other, and all that was tried; None: nothing worked."""
+    def tune(self, case, precision, is_compiled, begin, is_thorough):
+        """The fastest setting, one choice after the other from `begin` on, and all that was tried; None: nothing
+        worked."""
         choices = self.choices(case)
         best = {"precision": precision, "compile": is_compiled,
-                **{name: values[0] for name, values in choices.items()}}
+                **(begin or {name: values[0] for name, values in choices.items()})}
+        if not is_thorough:
+            choices = {"attention": choices["attention"], "memory": choices["memory"][:2],
+                       "threads": choices["threads"]}
+            if is_compiled:
+                choices = {"attention": choices["attention"]}
         best_s, tried, steps = None, [], max(2, case["steps"] // 2)
 
         def measure(setting):
@@ -172,7 +182,11 @@ class Peer:
 
         best_s = measure(best)
         for name, values in choices.items():
-            for value in values[1:]:
+            if name == "threads" and best_s > THREADS_TRIED_S and not is_thorough:
+                continue
+            for value in values:
+                if value == best[name]:
+                    continue
                 seconds = measure({**best, name: value})
                 if seconds < CLEARLY * best_s:
                     best, best_s = {**best, name: value}, seconds
@@ -199,14 +213,19 @@ def tuned_settings(peer, name, case, options):
             known = json.load(file)
     settings = []
     for precision in case["ways"]:
+        begin = None
         for is_compiled in (False, True) if peer.about["compile"] else (False,):
             key = f"{name}/{precision}/{'compiled' if is_compiled else 'eager'}/{peer.about['version']}"
             if options.retune or key not in known:
-                known[key] = peer.tune(case, precision, is_compiled)
+                known[key] = peer.tune(case, precision, is_compiled, begin, options.thorough)
                 with open(path, "w", encoding="utf-8") as file:
                     json.dump(known, file, indent=1)
-            if known[key] is not None:
-                settings.append(known[key])
+            if known[key] is None:
+                continue
+            settings.append(known[key])
+            if not options.thorough:
+                begin = {name: value for name, value in known[key]["setting"].items()
+                         if name not in ("precision", "compile")}
     return settings
 
 
@@ -232,8 +251,9 @@ class Temper:
             json.dump(config, file, indent=1)
         return ["--model", path, "--seq-length", str(case["seq_length"])]
 
-    def plan(self, name, case):
-        """The plan's file, from a profile that is not older than the program."""
+    def plan(self, name, case, cap_bytes=None):
+        """The plan's file, from a profile that is not older than the program. A cap that no plan fits is left
+        out."""
         model = self.model(case)
         kind = os.path.basename(model[1])[:-len(".json")]
         store = os.path.join(self.work, f"{kind}-{case['seq_length']}-{case['batch']}.db")
@@ -248,9 +268,14 @@ class Temper:
         pins = [case["pins"]] if case["pins"] else []
         if case["ranks"] == 1:
             pins.append(f"dp=1,micro-batch={case['batch']}")
-        self.call("plan", *model, "--store", store, "--ranks", str(case["ranks"]),
+        wanted = ["plan", *model, "--store", store, "--ranks", str(case["ranks"]),
                   "--global-batch", str(case["batch"]), "-o", plan,
-                  *(["--pin", ",".join(pins)] if pins else []))
+                  *(["--pin", ",".join(pins)] if pins else [])]
+        cap = ["--memory-cap", f"{int(cap_bytes / 2**20)}MiB"] if cap_bytes else []
+        if cap and subprocess.run([self.binary, *wanted, *cap], stdout=subprocess.DEVNULL,
+                                  check=False).returncode == 0:
+            return plan, store
+        self.call(*wanted)
         return plan, store
 
     @staticmethod
@@ -332,12 +357,21 @@ def summary(rows):
             "peak_bytes": max(row["peak_bytes"] for row in rows), "loss_falls": falls(rows)}
 
 
+def memory_cap(case, contestants):
+    """Where memory has a target: that share of what PyTorch's fastest took while it was tuned."""
+    if "leaner" not in case or not contestants:
+        return None
+    best = [next(row for row in contestant["tried"] if row["setting"] == contestant["setting"])
+            for contestant in contestants]
+    return case["leaner"] * min(best, key=lambda row: row["step_s"])["peak_bytes"]
+
+
 def compare(name, case, temper, peer, options):
     """One case; the object for --json."""
     say(f"{name}: batch {case['batch']} of {case['seq_length']} tokens")
     work = check_work(name, case, temper, peer)
-    plan, store = temper.plan(name, case)
     contestants = tuned_settings(peer, name, case, options)
+    plan, store = temper.plan(name, case, memory_cap(case, contestants))
     has_limit = case["ranks"] == 1
     ours, limits, theirs = [], [], [[] for _ in contestants]
     for _ in range(options.rounds):
@@ -450,6 +484,7 @@ def parse_options():
     parser.add_argument("--data")
     parser.add_argument("--json")
     parser.add_argument("--retune", action="store_true")
+    parser.add_argument("--thorough", action="store_true")
     options = parser.parse_args()
     options.names = options.cases.split(",")
     for name in options.names:
