@@ -16,7 +16,7 @@ static void set_of_requests(sigset_t *set)
 }
 
 /* Takes each signal once; after that it is let through and does what it does by default. */
-static void *listen(void *unused)
+static void *take_requests(void *unused)
 {
     sigset_t awaited;
     int number;
@@ -42,7 +42,7 @@ enum status interrupt_catch(struct error *err)
     pthread_t listener;
     set_of_requests(&requests);
     pthread_sigmask(SIG_BLOCK, &requests, &before);
-    int code = pthread_create(&listener, NULL, listen, NULL);
+    int code = pthread_create(&listener, NULL, take_requests, NULL);
     if (code != 0) {
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         return error_set(err, STATUS_FAILED, "starting the thread that waits for signals: %s",

@@ -12,8 +12,8 @@ PyTorch gets its best setting: attention, memory and, where steps are short, thr
 other, and what is fastest is kept (--work/tuned.json remembers it by version); compiled begins with eager's
 best. --thorough also tries optimizers that are not fused, huge pages and the loss in chunks, which were never
 faster, and tunes compiled from the beginning. temper runs what `temper plan` plans: of the precision only,
-and where there is a target for memory, under a cap that is this share of what PyTorch's fastest took. Then
-the contestants take turns, every one in a process of its own, --rounds times. A shared machine changes its speed from minute to minute: what counts is the ratio of the
+and where there is a target for memory, under a cap that is this share of what PyTorch's fastest with fp32
+weights took. Then the contestants take turns, every one in a process of its own, --rounds times. A shared machine changes its speed from minute to minute: what counts is the ratio of the
 fastest steps, and beside it stands that of the medians.
 
 bf16 is held against autocast (fp32 weights and moments, as temper has them) and against `pure`, where
@@ -358,11 +358,12 @@ def summary(rows):
 
 
 def memory_cap(case, contestants):
-    """Where memory has a target: that share of what PyTorch's fastest took while it was tuned."""
-    if "leaner" not in case or not contestants:
-        return None
+    """Where memory has a target: that share of what PyTorch's fastest with fp32 weights took while it was
+    tuned."""
     best = [next(row for row in contestant["tried"] if row["setting"] == contestant["setting"])
-            for contestant in contestants]
+            for contestant in contestants if contestant["setting"]["precision"] != "pure"]
+    if "leaner" not in case or not best:
+        return None
     return case["leaner"] * min(best, key=lambda row: row["step_s"])["peak_bytes"]
 
 
@@ -414,13 +415,17 @@ def tell_case(case, result):
     if not result["peers"]:
         return
     best = min(result["peers"], key=lambda row: row["fastest_s"])
+    alike = min((row for row in result["peers"] if row["setting"]["precision"] != "pure"),
+                key=lambda row: row["fastest_s"], default=best)
+    result["faster_alike"] = alike["fastest_s"] / ours["fastest_s"]
     result["faster"] = best["fastest_s"] / ours["fastest_s"]
     result["faster_median"] = best["median_s"] / ours["median_s"]
-    result["memory_share"] = ours["peak_bytes"] / best["peak_bytes"]
+    result["memory_share"] = ours["peak_bytes"] / alike["peak_bytes"]
     say(f"  PyTorch's best step / temper's: {result['faster']:.2f}, of medians "
-        f"{result['faster_median']:.2f} (target {case['faster']:.1f})")
+        f"{result['faster_median']:.2f} (target {case['faster']:.1f}); of its best with fp32 weights "
+        f"{result['faster_alike']:.2f}")
     target = f" (target {case['leaner']:.2f})" if "leaner" in case else ""
-    say(f"  temper's memory / that of PyTorch's fastest: {result['memory_share']:.2f}{target}; "
+    say(f"  temper's memory / that of PyTorch's fastest with fp32 weights: {result['memory_share']:.2f}{target}; "
         f"{best['import_bytes'] / 2**20:.0f} MiB of PyTorch's are there after its import")
     tried = [row for peer in result["peers"] for row in peer["tried"]]
     leanest = min(tried, key=lambda row: row["peak_bytes"])
