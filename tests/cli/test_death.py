@@ -6,10 +6,9 @@ import shutil
 import signal
 import time
 
-from harness import MODEL, Test, finish, main, rank_pids, start
+from harness import MODEL, PATIENCE_S, Test, finish, main, rank_pids, start
 
 END_LIMIT_S = 10
-PATIENCE_S = 60
 
 
 def is_alive(pid):
