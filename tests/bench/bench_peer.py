@@ -13,11 +13,13 @@ other, and what is fastest is kept (--work/tuned.json remembers it by version); 
 best. --thorough also tries optimizers that are not fused, huge pages and the loss in chunks, which were never
 faster, and tunes compiled from the beginning. temper runs what `temper plan` plans: of the precision only,
 and where there is a target for memory, under a cap that is this share of what PyTorch's fastest with fp32
-weights took. Then the contestants take turns, every one in a process of its own, --rounds times. A shared machine changes its speed from minute to minute: what counts is the ratio of the
-fastest steps, and beside it stands that of the medians.
+weights took. Then the contestants take turns, every one in a process of its own, --rounds times. A shared
+machine changes its speed from minute to minute: what counts is the ratio of the fastest steps, and beside it
+stands that of the medians.
 
-bf16 is held against autocast (fp32 weights and moments, as temper has them) and against `pure`, where
-weights and moments are bf16 too: less work and memory, but updates below 1/256 of a weight are lost.
+bf16 is held against autocast (fp32 weights, moments and gradients, as temper has them) and against `pure`,
+where all of these are bf16 too: less work and memory, but updates below 1/256 of a weight are lost. temper
+runs a second time with its gradients in bf16, too (--pin gradients=bf16), fp32 weights and moments as ever.
 """
 
 import argparse
@@ -46,20 +48,21 @@ LLAMA = {"model_type": "llama", "num_hidden_layers": 12, "hidden_size": 768,
 CHAR = {"model_type": "gpt2", "n_layer": 4, "n_embd": 128, "n_head": 4, "vocab_size": 256,
         "n_positions": 64, "layer_norm_epsilon": 1e-5}
 BF16 = ("autocast", "pure")
+NARROW = "gradients=bf16"
 
-# pins: temper's; ways: PyTorch's; faster: target for PyTorch's step / temper's; leaner: for temper's memory /
-# PyTorch's.
+# pins: temper's; also: more of them, in a second plan; ways: PyTorch's; faster: target for PyTorch's step /
+# temper's; leaner: for temper's memory / PyTorch's.
 SHORT = {"config": GPT2, "batch": 4, "seq_length": 64, "steps": 6, "ranks": 1}
 LONG = {"config": GPT2, "batch": 1, "seq_length": 1024, "steps": 3, "ranks": 1, "faster": 1.2,
         "leaner": 0.7}
 RECIPE = {"config": CHAR, "batch": 12, "seq_length": 64, "steps": 100, "ranks": 2, "faster": 3.0}
 CASES = {
     "gpt2-short-fp32": {**SHORT, "pins": "precision=fp32", "ways": ("fp32",), "faster": 1.0},
-    "gpt2-short-bf16": {**SHORT, "pins": "precision=bf16", "ways": BF16, "faster": 1.2},
+    "gpt2-short-bf16": {**SHORT, "pins": "precision=bf16", "also": NARROW, "ways": BF16, "faster": 1.2},
     "gpt2-long-fp32": {**LONG, "pins": "precision=fp32", "ways": ("fp32",)},
-    "gpt2-long-bf16": {**LONG, "pins": "precision=bf16", "ways": BF16},
+    "gpt2-long-bf16": {**LONG, "pins": "precision=bf16", "also": NARROW, "ways": BF16},
     "llama-long-fp32": {**LONG, "config": LLAMA, "pins": "precision=fp32", "ways": ("fp32",)},
-    "llama-long-bf16": {**LONG, "config": LLAMA, "pins": "precision=bf16", "ways": BF16},
+    "llama-long-bf16": {**LONG, "config": LLAMA, "pins": "precision=bf16", "also": NARROW, "ways": BF16},
     "char-fp32": {**RECIPE, "pins": "precision=fp32", "ways": ("fp32",)},
     "char": {**RECIPE, "pins": None, "ways": ("fp32", *BF16)},
 }
@@ -251,9 +254,9 @@ class Temper:
             json.dump(config, file, indent=1)
         return ["--model", path, "--seq-length", str(case["seq_length"])]
 
-    def plan(self, name, case, cap_bytes=None):
-        """The plan's file, from a profile that is not older than the program. A cap that no plan fits is left
-        out."""
+    def plan(self, name, case, cap_bytes=None, also=None):
+        """The plan's file, from a profile that is not older than the program; `also`: pins besides the case's.
+        A cap that no plan fits is left out."""
         model = self.model(case)
         kind = os.path.basename(model[1])[:-len(".json")]
         store = os.path.join(self.work, f"{kind}-{case['seq_length']}-{case['batch']}.db")
@@ -264,8 +267,8 @@ class Temper:
             fixed = ["--ranks", "1", "--micro-batches", str(case["batch"])]
             self.call("profile", *model, *(fixed if case["ranks"] == 1 else []), "--store", fresh)
             os.replace(fresh, store)
-        plan = os.path.join(self.work, f"{name}-plan.json")
-        pins = [case["pins"]] if case["pins"] else []
+        plan = os.path.join(self.work, f"{name}{'-' + also if also else ''}-plan.json")
+        pins = [pin for pin in (case["pins"], also) if pin]
         if case["ranks"] == 1:
             pins.append(f"dp=1,micro-batch={case['batch']}")
         wanted = ["plan", *model, "--store", store, "--ranks", str(case["ranks"]),
@@ -280,13 +283,18 @@ class Temper:
 
     @staticmethod
     def describe(plan):
-        """What was planned: `1 rank x 2 threads, fp32, attention none tiled`."""
+        """What was planned: `1 ranks x 2 threads, fp32, recompute none 18, selective 6`: of how many blocks'
+        layers."""
         with open(plan, encoding="utf-8") as file:
             plan = json.load(file)
-        attention = [layer for layer in plan["layers"] if layer["kind"] == "attention"]
-        modes = sorted({f"{layer['precision']}, attention {layer['recompute']} "
-                        f"{layer.get('attention', '')}".rstrip() for layer in attention})
-        return f"{plan['ranks']} ranks x {plan['threads']} threads, {' and '.join(modes)}"
+        layers = [layer for layer in plan["layers"] if layer["kind"] in ("attention", "mlp")]
+        modes = [layer["recompute"] for layer in layers]
+        words = [f"{plan['ranks']} ranks x {plan['threads']} threads",
+                 " and ".join(sorted({layer["precision"] for layer in layers})),
+                 "recompute " + ", ".join(f"{mode} {modes.count(mode)}" for mode in sorted(set(modes)))]
+        if plan["gradient_reduction"] != "fp32":
+            words.insert(2, f"gradients {plan['gradient_reduction']}")
+        return ", ".join(words)
 
     def run(self, plan, store, steps):
         """Times of all steps but the first, and memory."""
@@ -372,19 +380,22 @@ def compare(name, case, temper, peer, options):
     say(f"{name}: batch {case['batch']} of {case['seq_length']} tokens")
     work = check_work(name, case, temper, peer)
     contestants = tuned_settings(peer, name, case, options)
-    plan, store = temper.plan(name, case, memory_cap(case, contestants))
+    ways = [None, case["also"]] if "also" in case else [None]
+    plans = [temper.plan(name, case, memory_cap(case, contestants), way) for way in ways]
     has_limit = case["ranks"] == 1
-    ours, limits, theirs = [], [], [[] for _ in contestants]
+    limits, ours, theirs = [], [[] for _ in plans], [[] for _ in contestants]
     for _ in range(options.rounds):
         if has_limit:
             limits.append(limit_of(options.bench_step, temper, case))
-        ours.append(temper.run(plan, store, case["steps"]))
+        for rows, (plan, store) in zip(ours, plans):
+            rows.append(temper.run(plan, store, case["steps"]))
         for rows, contestant in zip(theirs, contestants):
             got = peer.run(case, contestant["setting"], case["steps"])
             if got is not None:
                 rows.append(got)
-    result = {"case": name, **work, "tokens": case["batch"] * case["seq_length"],
-              "temper": {**summary(ours), "plan": Temper.describe(plan)}, "peers": []}
+    told = [{**summary(rows), "plan": Temper.describe(plan)} for rows, (plan, _) in zip(ours, plans)]
+    result = {"case": name, **work, "tokens": case["batch"] * case["seq_length"], "temper": told[0],
+              "also": told[1:], "peers": []}
     for rows, contestant in zip(theirs, contestants):
         if rows:
             result["peers"].append({**summary(rows), "import_bytes": rows[0]["import_bytes"],
@@ -409,6 +420,8 @@ def tell_case(case, result):
     say(f"  {result['parameters']} parameters, {result['step_flops'] * 1e-9:.1f} GFLOP a step")
     say(f"  {'':64} {'fastest':>10} {'median':>10} {'tokens/s':>10} {'memory':>12} {'temper is':>7}")
     tell_row("temper, " + ours["plan"], ours, result)
+    for row in result["also"]:
+        tell_row("temper, " + row["plan"], row, result, row["fastest_s"] / ours["fastest_s"])
     for row in result["peers"]:
         tell_row("PyTorch " + label(row["setting"]), row, result,
                  row["fastest_s"] / ours["fastest_s"])
@@ -424,6 +437,12 @@ def tell_case(case, result):
     say(f"  PyTorch's best step / temper's: {result['faster']:.2f}, of medians "
         f"{result['faster_median']:.2f} (target {case['faster']:.1f}); of its best with fp32 weights "
         f"{result['faster_alike']:.2f}")
+    for row in result["also"]:
+        row["faster"] = best["fastest_s"] / row["fastest_s"]
+        row["faster_alike"] = alike["fastest_s"] / row["fastest_s"]
+        row["memory_share"] = row["peak_bytes"] / alike["peak_bytes"]
+        say(f"  the same for temper with {case['also']}: {row['faster']:.2f}; {row['faster_alike']:.2f}; its memory "
+            f"{row['memory_share']:.2f}")
     target = f" (target {case['leaner']:.2f})" if "leaner" in case else ""
     say(f"  temper's memory / that of PyTorch's fastest with fp32 weights: {result['memory_share']:.2f}{target}; "
         f"{best['import_bytes'] / 2**20:.0f} MiB of PyTorch's are there after its import")
