@@ -59,13 +59,13 @@ static bool pins_allow_mode(const struct pins *pins, enum layer_kind kind,
     enum attention_kernel attention = pins->attention[kind];
     if (!layer_admits_precision(kind, strategy->precision) ||
         !layer_admits_recompute(kind, strategy->recompute) ||
-        !layer_admits_kernel(kind, strategy->attention, strategy->recompute))
+        !layer_admits_kernel(kind, strategy->attention))
         return false;
     if (!layer_admits_precision(kind, precision))
         precision = PRECISION_FP32;
     if (!layer_admits_recompute(kind, recompute))
         recompute = RECOMPUTE_NONE;
-    if (!layer_admits_kernel(kind, attention, RECOMPUTE_NONE))
+    if (!layer_admits_kernel(kind, attention))
         attention = ATTENTION_PLAIN;
     return (!pins->attention_fixed[kind] || strategy->attention == attention) &&
            (!pins->precision_fixed[kind] || strategy->precision == precision) &&
