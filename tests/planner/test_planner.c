@@ -749,6 +749,29 @@ static void test_planner__recomputes_selectively_under_a_cap(void **state)
     close_setting(&setting);
 }
 
+/* What a profile does not have is not planned, and named where it is pinned. */
+static void test_planner__plans_without_unmeasured_selective_modes(void **state)
+{
+    (void)state;
+    struct setting setting;
+    struct plan *plan = &setting.result.plan;
+    open_setting(&setting, 3, false);
+    even_times(&setting, true);
+    assert_int_equal(search(&setting, TILED_PINS), STATUS_OK);
+    double most = memory_quantile_bytes(plan->prediction.memory_bytes);
+    setting.request.memory_cap_bytes = (uint64_t)(most - 1);
+    assert_int_equal(search(&setting, TILED_PINS), STATUS_OK);
+    assert_int_equal(recomputing(plan, RECOMPUTE_SELECTIVE), 0);
+    assert_true(recomputing(plan, RECOMPUTE_FULL) > 0);
+    setting.request.memory_cap_bytes = 0;
+    assert_int_equal(search(&setting, "pp=1,recompute:attention=selective"), STATUS_OK);
+    assert_int_equal(recomputing(plan, RECOMPUTE_SELECTIVE), 3);
+    assert_int_equal(search(&setting, "pp=1,recompute:mlp=selective"), STATUS_INVALID);
+    assert_non_null(strstr(setting.err.message, "mlp/gpt2"));
+    assert_non_null(strstr(setting.err.message, "recompute selective"));
+    close_setting(&setting);
+}
+
 static void test_planner__names_the_global_batch_that_divides(void **state)
 {
     (void)state;
@@ -881,6 +904,7 @@ int main(void)
         cmocka_unit_test(test_planner__more_memory_is_never_worse),
         cmocka_unit_test(test_planner__recomputes_only_where_it_gains),
         cmocka_unit_test(test_planner__recomputes_selectively_under_a_cap),
+        cmocka_unit_test(test_planner__plans_without_unmeasured_selective_modes),
         cmocka_unit_test(test_planner__names_the_global_batch_that_divides),
         cmocka_unit_test(test_planner__more_pinned_ranks_than_allowed_are_named),
         cmocka_unit_test(test_planner__missing_measurements_are_named),
