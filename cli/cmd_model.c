@@ -82,8 +82,7 @@ static bool saved_bytes(const struct model *model, enum layer_kind kind,
     struct error ignored;
     if (model_check_executable(model, model->name, &ignored) != STATUS_OK ||
         !layer_admits_precision(kind, mode.precision) ||
-        !layer_admits_recompute(kind, mode.recompute) ||
-        !layer_admits_kernel(kind, mode.attention, mode.recompute))
+        !layer_admits_recompute(kind, mode.recompute) || !layer_admits_kernel(kind, mode.attention))
         return false;
     *bytes = layer_saved_bytes(model, kind, mode, shape);
     return true;

@@ -378,7 +378,7 @@ static bool admits(const struct plan *plan, enum mode_choice mode, enum layer_ki
     case MODE_RECOMPUTE:
         return layer_admits_recompute(kind, (enum recompute)option);
     case MODE_KERNEL:
-        return layer_admits_kernel(kind, (enum attention_kernel)option, RECOMPUTE_NONE);
+        return layer_admits_kernel(kind, (enum attention_kernel)option);
     case MODE_PRECISION:
         return layer_admits_precision(kind, (enum precision)option);
     case MODE_ZERO:

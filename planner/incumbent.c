@@ -68,8 +68,7 @@ enum status incumbent_recompute_least(struct incumbent *best, const struct plann
         const struct pins pins = pins_of_layer(&request->pins, kind, layer.block);
         bool taken = pins.recompute_fixed[kind];
         for (int r = RECOMPUTE_NONE; !taken && r < (int)plan->layers[l].recompute; r++) {
-            if (layer_admits_recompute(kind, (enum recompute)r) &&
-                layer_admits_kernel(kind, plan->layers[l].attention, (enum recompute)r))
+            if (layer_admits_recompute(kind, (enum recompute)r))
                 TRY(try_change(best, request, rates, l, (enum recompute)r, &taken, err));
         }
     }

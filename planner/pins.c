@@ -232,7 +232,7 @@ static void set_attention(struct pins *out, int kind, int value)
 
 static bool admits_attention(enum layer_kind kind, int value)
 {
-    return layer_admits_kernel(kind, (enum attention_kernel)value, RECOMPUTE_NONE);
+    return layer_admits_kernel(kind, (enum attention_kernel)value);
 }
 
 static bool admits_recompute(enum layer_kind kind, int value)

@@ -12,8 +12,9 @@ struct pricing {
     const struct planner_request *request;
     const struct layer_groups *groups;
     struct prices *prices;
-    struct plan trial;    /* layers owned */
-    struct error missing; /* the first measurement that a strategy lacked; STATUS_OK: none */
+    struct plan trial; /* layers owned */
+    /* The first measurement that a strategy of the kind lacked; STATUS_OK: none. */
+    struct error missing[LAYER_KIND_COUNT];
 };
 
 static double known_or_nan(struct quantity quantity)
@@ -59,13 +60,13 @@ static bool pins_allow_mode(const struct pins *pins, enum layer_kind kind,
     enum attention_kernel attention = pins->attention[kind];
     if (!layer_admits_precision(kind, strategy->precision) ||
         !layer_admits_recompute(kind, strategy->recompute) ||
-        !layer_admits_kernel(kind, strategy->attention, strategy->recompute))
+        !layer_admits_kernel(kind, strategy->attention))
         return false;
     if (!layer_admits_precision(kind, precision))
         precision = PRECISION_FP32;
     if (!layer_admits_recompute(kind, recompute))
         recompute = RECOMPUTE_NONE;
-    if (!layer_admits_kernel(kind, attention, RECOMPUTE_NONE))
+    if (!layer_admits_kernel(kind, attention))
         attention = ATTENTION_PLAIN;
     return (!pins->attention_fixed[kind] || strategy->attention == attention) &&
            (!pins->precision_fixed[kind] || strategy->precision == precision) &&
@@ -186,8 +187,8 @@ static enum status price_strategy(struct pricing *pricing, enum layer_kind kind,
     enum status status = cost_layer(pricing->request->profile, trial,
                                     kind_layer(&trial->model, kind), &cost, &missing);
     if (status != STATUS_OK) {
-        if (pricing->missing.status == STATUS_OK)
-            pricing->missing = missing;
+        if (pricing->missing[kind].status == STATUS_OK)
+            pricing->missing[kind] = missing;
         return STATUS_OK;
     }
     const struct layer_price price = layer_cost_price(trial, &cost);
@@ -256,8 +257,8 @@ static enum status refuse_empty(struct pricing *pricing, const struct layer_grou
                                 struct error *err)
 {
     const struct pins *pins = &pricing->request->pins;
-    if (pricing->missing.status != STATUS_OK) {
-        *err = pricing->missing;
+    if (pricing->missing[group->kind].status != STATUS_OK) {
+        *err = pricing->missing[group->kind];
         return err->status;
     }
     if (group->first_block >= 0 && pins->range_count > 0)
@@ -291,9 +292,11 @@ static enum status price_kinds(struct pricing *pricing, struct error *err)
             return refuse_empty(pricing, &pricing->groups->items[i], err);
     if (some_is_widest)
         return STATUS_OK;
-    if (pricing->missing.status != STATUS_OK) {
-        *err = pricing->missing;
-        return err->status;
+    for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
+        if (pricing->missing[kind].status != STATUS_OK) {
+            *err = pricing->missing[kind];
+            return err->status;
+        }
     }
     return error_set(err, STATUS_INVALID, "no layer can be shared by %d ranks",
                      prices->mesh.tensor_parallel);

@@ -6,9 +6,9 @@
 enum { AUTOMATIC_SIZES = 6 };
 
 /* Estimates only share the time; they are calibrated by what is measured. */
-#define BACKWARD_OVER_FORWARD  2.0
-#define SELECTIVE_OVER_FORWARD 0.2 /* the scores of an attention layer once more */
-#define CALL_OVERHEAD_S        20e-6
+#define BACKWARD_OVER_FORWARD 2.0
+#define SCORES_OVER_FORWARD   0.2 /* of an attention layer, once more */
+#define CALL_OVERHEAD_S       20e-6
 /* Small products run this much below the peak rate, before anything is measured. */
 #define FIRST_CALIBRATION 2.0
 
@@ -23,8 +23,10 @@ static double estimate_layer_s(const struct chain *chain, enum layer_kind kind,
     double passes = 1.0 + BACKWARD_OVER_FORWARD;
     if (mode.recompute == RECOMPUTE_FULL)
         passes += 1.0;
-    if (mode.recompute == RECOMPUTE_SELECTIVE || mode.attention == ATTENTION_TILED)
-        passes += SELECTIVE_OVER_FORWARD;
+    bool remakes_scores =
+        mode.recompute == RECOMPUTE_SELECTIVE || mode.attention == ATTENTION_TILED;
+    if (kind == LAYER_ATTENTION && remakes_scores)
+        passes += SCORES_OVER_FORWARD;
     struct layer_part part = chain_part(chain, kind, setting.split);
     double flops = layer_part_forward_flops(&chain->model, &part, &shape);
     return CALL_OVERHEAD_S + (rate > 0 ? passes * flops / rate : 0);
@@ -113,7 +115,7 @@ static bool has_split(const struct size_choice *choice, int64_t micro_batch,
     return split.ways == 1 || choice->with_parts;
 }
 
-/* Every recompute mode with every kernel that admits it. The head runs in the first setting alone,
+/* Every recompute mode with every kernel. The head runs in the first setting alone,
  * where its only mode is measured; elsewhere it would cost time and tell nothing new. */
 static void add_modes(struct sweep_size *size, const struct size_choice *choice,
                       enum precision precision, const struct sweep *sweep, size_t split)
@@ -128,8 +130,7 @@ static void add_modes(struct sweep_size *size, const struct size_choice *choice,
                 .split = sweep->splits[split],
                 .with_head = r == RECOMPUTE_NONE && a == ATTENTION_PLAIN,
             };
-            if (layer_admits_kernel(LAYER_ATTENTION, setting.attention, setting.recompute))
-                add_setting(size, choice, setting, split);
+            add_setting(size, choice, setting, split);
         }
     }
 }

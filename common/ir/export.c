@@ -70,6 +70,18 @@ enum status export_check(enum export_target target, const struct plan *plan, str
     return export_ops_check(targets[target], plan, err);
 }
 
+/* The targets' selective recomputation is that of the probabilities alone. */
+static void note_norms(const struct export_job *job, struct text *notes)
+{
+    bool is_selective = false;
+
+    for (size_t i = 0; i < job->plan->layer_count; i++)
+        is_selective = is_selective || job->plan->layers[i].recompute == RECOMPUTE_SELECTIVE;
+    if (is_selective)
+        text_append(notes, "what the attention's norm puts out is kept, which the plan makes "
+                           "again: a device may need more memory than predicted\n");
+}
+
 enum status export_write(enum export_target target, const struct plan *plan, struct text *file,
                          struct text *notes, struct error *err)
 {
@@ -77,6 +89,7 @@ enum status export_write(enum export_target target, const struct plan *plan, str
     TRY(export_ops_check(targets[target], plan, err));
     TRY(export_job_of(targets[target], plan, &job, err));
     TRY(targets[target]->write(&job, file, notes, err));
+    note_norms(&job, notes);
     TRY(text_check(file, err));
     return text_check(notes, err);
 }

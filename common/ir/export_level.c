@@ -398,14 +398,22 @@ static enum status recompute_ways(const struct export_ops *ops, const struct pla
     return STATUS_OK;
 }
 
-static size_t recompute_apply(struct plan *plan, const struct way *way)
+/* Of a block that is not recomputed as a whole. No target makes the outputs of norms and activation
+ * functions again by themselves, which is all that is selective in tiles and in an mlp. */
+static enum recompute attention_wanted(const struct way *way, const struct layer_strategy *layer)
 {
     bool is_selective = way->value == EXPORT_SELECTIVE || way->value == EXPORT_SELECTIVE_MLP;
+    return is_selective && layer->attention == ATTENTION_PLAIN ? RECOMPUTE_SELECTIVE
+                                                               : RECOMPUTE_NONE;
+}
+
+static size_t recompute_apply(struct plan *plan, const struct way *way)
+{
     size_t changed = 0;
 
     for (int64_t block = 0; block < plan->model.blocks; block++) {
         bool full = recomputes_block(plan, way, block);
-        enum recompute attention = is_selective ? RECOMPUTE_SELECTIVE : RECOMPUTE_NONE;
+        enum recompute attention = attention_wanted(way, &plan->layers[attention_of(block)]);
         enum recompute mlp = way->value == EXPORT_SELECTIVE_MLP ? RECOMPUTE_FULL : RECOMPUTE_NONE;
         struct layer_strategy *layers[] = {&plan->layers[attention_of(block)],
                                            &plan->layers[mlp_of(block)]};

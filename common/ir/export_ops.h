@@ -12,9 +12,9 @@ enum export_recompute {
     EXPORT_FULL,          /* all of every block */
     EXPORT_FULL_FIRST,    /* all of the first `count` blocks of each virtual stage */
     EXPORT_FULL_EVERY,    /* all of each `count`-th block of a stage's own, counted from 1 */
+    EXPORT_KEEP,          /* nothing */
     EXPORT_SELECTIVE_MLP, /* of every block the mlp, and the attention's probabilities */
     EXPORT_SELECTIVE,     /* of every block the attention's probabilities */
-    EXPORT_KEEP,          /* nothing */
     EXPORT_RECOMPUTE_COUNT,
     EXPORT_OWN = EXPORT_RECOMPUTE_COUNT /* each as its layout says; no rule, and of layouts only */
 };

@@ -48,7 +48,7 @@ static const struct {
     /*                    none   selective full      fp32  bf16   fp16 */
     [LAYER_EMBEDDING] = {{true, false, false}, {true, false, false}},
     [LAYER_ATTENTION] = {{true, true, true}, {true, true, true}},
-    [LAYER_MLP] = {{true, false, true}, {true, true, true}},
+    [LAYER_MLP] = {{true, true, true}, {true, true, true}},
     [LAYER_HEAD] = {{true, false, false}, {true, true, true}},
 };
 
@@ -158,11 +158,9 @@ bool layer_admits_precision(enum layer_kind kind, enum precision precision)
     return admitted[kind].admits_precision[precision];
 }
 
-bool layer_admits_kernel(enum layer_kind kind, enum attention_kernel kernel,
-                         enum recompute recompute)
+bool layer_admits_kernel(enum layer_kind kind, enum attention_kernel kernel)
 {
-    return kernel == ATTENTION_PLAIN ||
-           (kind == LAYER_ATTENTION && recompute != RECOMPUTE_SELECTIVE);
+    return kernel == ATTENTION_PLAIN || kind == LAYER_ATTENTION;
 }
 
 /* ---- parts ---- */

@@ -19,7 +19,8 @@ enum precision { PRECISION_FP32, PRECISION_BF16, PRECISION_FP16, PRECISION_COUNT
 /* What of a layer's activations is kept for its backward pass. */
 enum recompute {
     RECOMPUTE_NONE,      /* everything */
-    RECOMPUTE_SELECTIVE, /* all but the attention probabilities (Korthikanti et al. 2022) */
+    RECOMPUTE_SELECTIVE, /* all but what is cheap to make again: the attention probabilities
+                            (Korthikanti et al. 2022), the norm's output, that of GELU or SwiGLU */
     RECOMPUTE_FULL,      /* only the layer's input */
     RECOMPUTE_COUNT
 };
@@ -69,13 +70,11 @@ bool attention_kernel_parse(const char *name, enum attention_kernel *out);
 uint64_t precision_bytes(enum precision precision); /* of one element */
 
 /* Does this kind admit this recompute mode or precision? Embedding: none/fp32 only; head: no
- * recompute; mlp: none or full (selective would be the same as none). */
+ * recompute. */
 bool layer_admits_recompute(enum layer_kind kind, enum recompute recompute);
 bool layer_admits_precision(enum layer_kind kind, enum precision precision);
-/* Tiled: attention only, and not together with selective recompute, which would be the same as
- * none. */
-bool layer_admits_kernel(enum layer_kind kind, enum attention_kernel kernel,
-                         enum recompute recompute);
+/* Tiled: attention only. */
+bool layer_admits_kernel(enum layer_kind kind, enum attention_kernel kernel);
 
 /* ---- tensors ---- */
 
@@ -241,7 +240,7 @@ double layer_part_forward_flops(const struct model *model, const struct layer_pa
 
 enum buffer_slot {
     SLOT_NORM_STATS, /* mean and reciprocal deviation: fp32 [T, 2]; see layer_buffers.c */
-    SLOT_NORM_OUT,   /* [T, hidden] in the layer's precision */
+    SLOT_NORM_OUT,   /* [T, hidden] in the layer's precision; not of selective recompute */
     SLOT_QKV,        /* [T, (heads + 2 kv_heads) head_dim], after RoPE, in the layer's precision */
     SLOT_PROBS,      /* [b, heads, s, s] in the layer's precision, the causal half only is defined;
                         of the plain kernel */
@@ -249,7 +248,7 @@ enum buffer_slot {
                         tiled kernel */
     SLOT_CONTEXT,    /* [T, heads*head_dim] in the layer's precision */
     SLOT_PRE,    /* gpt2 [T, ffn], llama [T, 2*ffn] (gate, up side by side), layer's precision */
-    SLOT_ACT,    /* [T, ffn] in the layer's precision */
+    SLOT_ACT,    /* [T, ffn] in the layer's precision; where everything is kept */
     SLOT_LOGITS, /* fp32 [chunk, vocab], chunk = head_chunk_tokens; in fp32 backward turns them
                     into their gradient in place */
     SLOT_GRAD_A, /* scratch for gradients, see layer_buffers.c */

@@ -21,7 +21,7 @@ struct sizes {
     uint64_t chunk; /* tokens of the head's */
     uint64_t e;
     bool halved; /* 16 bit */
-    bool keeps_probs, is_tiled;
+    bool keeps_all, is_selective, is_tiled;
     bool splits_tokens;
 };
 
@@ -72,7 +72,8 @@ static struct sizes sizes_of(const struct model *model, const struct layer_part 
         .chunk = (uint64_t)head_chunk_tokens(model, part, shape),
         .e = precision_bytes(mode.precision),
         .halved = precision_bytes(mode.precision) == HALF,
-        .keeps_probs = mode.recompute == RECOMPUTE_NONE && mode.attention == ATTENTION_PLAIN,
+        .keeps_all = mode.recompute == RECOMPUTE_NONE,
+        .is_selective = mode.recompute == RECOMPUTE_SELECTIVE,
         .is_tiled = mode.attention == ATTENTION_TILED,
         .splits_tokens = part->sequence_parallel,
     };
@@ -118,8 +119,21 @@ static uint64_t log_sums_bytes(const struct sizes *z)
 
 static uint64_t probs_bytes(const struct sizes *z)
 {
-    return z->keeps_probs ? mul(mul(z->sequences, z->heads), mul(z->length, mul(z->length, z->e)))
-                          : 0;
+    if (!z->keeps_all || z->is_tiled)
+        return 0;
+    return mul(mul(z->sequences, z->heads), mul(z->length, mul(z->length, z->e)));
+}
+
+/* Not kept, it is made where its gradient will be, in forward and again in backward. */
+static uint64_t norm_out_bytes(const struct sizes *z)
+{
+    return z->is_selective ? 0 : mul(z->stream_tokens, z->hidden * z->e);
+}
+
+/* The same, also where all is made again: it is done with before its gradient is made. */
+static uint64_t act_bytes(const struct sizes *z)
+{
+    return z->keeps_all ? mul(z->tokens, z->ffn * z->e) : 0;
 }
 
 static uint64_t gather_bytes(const struct sizes *z)
@@ -148,7 +162,7 @@ static size_t attention_buffers(const struct sizes *z, struct buffer_spec *out)
 {
     const struct buffer_spec rows[] = {
         {SLOT_NORM_STATS, BUFFER_SAVED, mul(z->stream_tokens, 2 * FP32)},
-        {SLOT_NORM_OUT, BUFFER_SAVED, mul(z->stream_tokens, z->hidden * z->e)},
+        {SLOT_NORM_OUT, BUFFER_SAVED, norm_out_bytes(z)},
         {SLOT_QKV, BUFFER_SAVED, mul(z->tokens, z->qkv * z->e)},
         {SLOT_PROBS, BUFFER_SAVED, probs_bytes(z)},
         {SLOT_LOG_SUMS, BUFFER_SAVED, log_sums_bytes(z)},
@@ -170,9 +184,9 @@ static size_t mlp_buffers(const struct sizes *z, struct buffer_spec *out)
 {
     const struct buffer_spec rows[] = {
         {SLOT_NORM_STATS, BUFFER_SAVED, mul(z->stream_tokens, 2 * FP32)},
-        {SLOT_NORM_OUT, BUFFER_SAVED, mul(z->stream_tokens, z->hidden * z->e)},
+        {SLOT_NORM_OUT, BUFFER_SAVED, norm_out_bytes(z)},
         {SLOT_PRE, BUFFER_SAVED, mul(z->tokens, z->pre * z->e)},
-        {SLOT_ACT, BUFFER_SAVED, mul(z->tokens, z->ffn * z->e)},
+        {SLOT_ACT, BUFFER_SAVED, act_bytes(z)},
         /* gradient of ACT where PRE's is wider; else that of PRE is made in its place */
         {SLOT_GRAD_A, BUFFER_SCRATCH, z->pre > z->ffn ? mul(z->tokens, z->ffn * z->e) : 0},
         /* gradient of PRE */

@@ -26,7 +26,7 @@ static double seen_flops(const struct model *model, const struct layer_part *par
 }
 
 /* Two of the products' six passes over the scores: selective recompute and attention in tiles make
- * the scores once more. */
+ * the scores once more. What else selective recompute makes again is no product. */
 static double recomputed_flops(const struct model *model, const struct layer_part *part,
                                struct layer_precision_mode mode,
                                const struct micro_batch_shape *shape)

@@ -170,16 +170,14 @@ static enum status check_kernel(const struct layer_strategy *strategy, enum laye
                                 const char *where, const char *prefix, struct error *err)
 {
     if ((unsigned)strategy->attention < ATTENTION_KERNEL_COUNT &&
-        layer_admits_kernel(kind, strategy->attention, strategy->recompute))
+        layer_admits_kernel(kind, strategy->attention))
         return STATUS_OK;
     if (kind != LAYER_ATTENTION)
         return error_set(err, STATUS_INVALID,
                          "%s: key '%sattention': must be 'plain' in a layer of kind %s", where,
                          prefix, layer_kind_name(kind));
-    return error_set(err, STATUS_INVALID,
-                     "%s: key '%sattention': 'tiled' keeps no probabilities that recompute '%s' "
-                     "would drop; its recompute is 'none' or 'full'",
-                     where, prefix, recompute_name(strategy->recompute));
+    return error_set(err, STATUS_INVALID, "%s: key '%sattention': %u is not a kernel of attention",
+                     where, prefix, (unsigned)strategy->attention);
 }
 
 /* How the layer is shared: what must divide. */

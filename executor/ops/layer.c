@@ -87,7 +87,7 @@ static enum status check(const struct device *device, const struct layer_call *c
            call->shape.sequences * call->shape.seq_length % call->part.ways == 0);
     assert(layer_admits_recompute(call->part.kind, call->mode.recompute));
     assert(layer_admits_precision(call->part.kind, call->mode.precision));
-    assert(layer_admits_kernel(call->part.kind, call->mode.attention, call->mode.recompute));
+    assert(layer_admits_kernel(call->part.kind, call->mode.attention));
     if (call->shape.threads < device_threads(device)) {
         return error_set(err, STATUS_INVALID,
                          "%s layer: its buffers are laid out for %d threads, the device has %d",

@@ -2,7 +2,6 @@
 #include "executor/ops/attention.h"
 #include "executor/ops/internal.h"
 #include "executor/ops/linear.h"
-#include "executor/ops/norm.h"
 #include "executor/ops/parts.h"
 #include "executor/ops/rope.h"
 
@@ -24,9 +23,7 @@ static enum status make_qkv(struct device *device, const struct layer_call *call
     if (rotary)
         TRY(rope_prepare(device, call->model, view->dims.length, err));
 
-    struct norm norm = norm_of(view, call);
-    norm_forward(device, &norm, call->slots[SLOT_NORM_OUT]);
-    TRY(part_gather_normed(call, view, normed, err));
+    TRY(part_norm(device, call, view, normed, err));
     struct linear qkv = qkv_linear(view, call);
     TRY(linear_forward(device, &qkv, *normed, view->parameters[ROLE_QKV_BIAS],
                        call->slots[SLOT_QKV], call->mode.precision, err));
@@ -78,9 +75,9 @@ enum status attention_backward(struct device *device, const struct layer_call *c
     const void *normed = NULL;
     if (call->mode.recompute == RECOMPUTE_FULL)
         TRY(make_qkv(device, call, &view, &normed, err));
-    else
-        TRY(part_gather_normed(call, &view, &normed, err));
     TRY(backward_heads(device, call, &view, err));
+    if (call->mode.recompute != RECOMPUTE_FULL)
+        TRY(part_norm_again(device, call, &view, &normed, err));
 
     void *qkv_gradient = call->slots[SLOT_GRAD_B];
     float *norm_gradient = call->slots[SLOT_GRAD_A];

@@ -2,7 +2,6 @@
 #include "executor/ops/internal.h"
 #include "executor/ops/linear.h"
 #include "executor/ops/loss.h"
-#include "executor/ops/norm.h"
 #include "executor/ops/parts.h"
 
 /* One chunk of tokens on its way through the head. */
@@ -12,16 +11,6 @@ struct head_chunk {
     struct linear linear;
     struct loss loss;
 };
-
-/* The norm's output of all the group's tokens. */
-static enum status make_normed(struct device *device, const struct layer_call *call,
-                               const struct layer_view *view, const void **normed,
-                               struct error *err)
-{
-    struct norm norm = norm_of(view, call);
-    norm_forward(device, &norm, call->slots[SLOT_NORM_OUT]);
-    return part_gather_normed(call, view, normed, err);
-}
 
 static struct head_chunk chunk_of(const struct layer_view *view, const struct layer_call *call,
                                   const void *normed, struct span tokens)
@@ -66,7 +55,7 @@ enum status head_forward(struct device *device, const struct layer_call *call, d
     double sum = 0.0;
     if (loss_sum == NULL)
         return STATUS_OK;
-    TRY(make_normed(device, call, &view, &normed, err));
+    TRY(part_norm(device, call, &view, &normed, err));
     for (size_t begin = 0; begin < view.dims.tokens; begin += view.dims.chunk) {
         struct head_chunk chunk = chunk_of(&view, call, normed, span_of_chunk(&view.dims, begin));
         TRY(make_logits(device, &chunk, err));
@@ -81,7 +70,7 @@ enum status head_logits(struct device *device, const struct layer_call *call, st
 {
     struct layer_view view = layer_view_of(call);
     const void *normed = NULL;
-    TRY(make_normed(device, call, &view, &normed, err));
+    TRY(part_norm(device, call, &view, &normed, err));
     struct head_chunk chunk = chunk_of(&view, call, normed, tokens);
     return make_logits(device, &chunk, err);
 }
@@ -113,7 +102,7 @@ enum status head_backward(struct device *device, const struct layer_call *call, 
     const struct layer_dims *d = &view.dims;
     const void *normed = NULL;
     double sum = 0.0;
-    TRY(make_normed(device, call, &view, &normed, err));
+    TRY(part_norm(device, call, &view, &normed, err));
     for (size_t begin = 0; begin < d->tokens; begin += d->chunk) {
         struct head_chunk chunk = chunk_of(&view, call, normed, span_of_chunk(d, begin));
         TRY(backward_chunk(device, call, &view, &chunk, &sum, err));

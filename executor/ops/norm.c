@@ -52,6 +52,19 @@ INLINED void row_store(const struct norm *z, const float *x, float mean, float s
         store_element(out, offset + i, (x[i] - mean) * scale * weight[i] + bias[i], precision);
 }
 
+/* Row t of the output, by its statistics. */
+INLINED void row_out(const struct norm *z, size_t t, void *out)
+{
+    size_t at = t * z->hidden;
+    float mean = z->stats[2 * t], scale = z->stats[2 * t + 1];
+    if (z->precision == PRECISION_FP32)
+        row_store(z, z->input + at, mean, scale, out, at, PRECISION_FP32);
+    else if (z->precision == PRECISION_BF16)
+        row_store(z, z->input + at, mean, scale, out, at, PRECISION_BF16);
+    else
+        row_store(z, z->input + at, mean, scale, out, at, PRECISION_FP16);
+}
+
 CLONES
 static void forward_rows(const struct norm *z, struct span rows, void *out)
 {
@@ -59,15 +72,9 @@ static void forward_rows(const struct norm *z, struct span rows, void *out)
     for (size_t t = rows.begin; t < rows.end; t++) {
         const float *x = z->input + t * n;
         float mean = z->is_rms ? 0.0f : row_mean(x, n);
-        float scale = 1.0f / sqrtf(row_mean_square(x, mean, n) + z->epsilon);
         z->stats[2 * t] = mean;
-        z->stats[2 * t + 1] = scale;
-        if (z->precision == PRECISION_FP32)
-            row_store(z, x, mean, scale, out, t * n, PRECISION_FP32);
-        else if (z->precision == PRECISION_BF16)
-            row_store(z, x, mean, scale, out, t * n, PRECISION_BF16);
-        else
-            row_store(z, x, mean, scale, out, t * n, PRECISION_FP16);
+        z->stats[2 * t + 1] = 1.0f / sqrtf(row_mean_square(x, mean, n) + z->epsilon);
+        row_out(z, t, out);
     }
 }
 
@@ -75,6 +82,19 @@ void norm_forward(struct device *device, const struct norm *norm, void *out)
 {
 #pragma omp parallel num_threads(device->threads)
     forward_rows(norm, span_of_thread(norm->tokens, 1), out);
+}
+
+CLONES
+static void again_rows(const struct norm *z, struct span rows, void *out)
+{
+    for (size_t t = rows.begin; t < rows.end; t++)
+        row_out(z, t, out);
+}
+
+void norm_forward_again(struct device *device, const struct norm *norm, void *out)
+{
+#pragma omp parallel num_threads(device->threads)
+    again_rows(norm, span_of_thread(norm->tokens, 1), out);
 }
 
 /* With u = (x - mean) scale and d = weight * out_gradient, the gradient by x is

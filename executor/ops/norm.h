@@ -18,6 +18,8 @@ struct norm {
 struct norm norm_of(const struct layer_view *view, const struct layer_call *call);
 
 void norm_forward(struct device *device, const struct norm *norm, void *out);
+/* The same bits once more, by the statistics that norm_forward left. */
+void norm_forward_again(struct device *device, const struct norm *norm, void *out);
 /* gradient += the gradient by the input that `out_gradient` (fp32, by the output) causes. */
 void norm_backward_input(struct device *device, const struct norm *norm, const float *out_gradient,
                          float *gradient);

@@ -3,17 +3,43 @@
 #include "executor/ops/norm.h"
 #include "executor/ops/update.h"
 
-enum status part_gather_normed(const struct layer_call *call, const struct layer_view *view,
-                               const void **out, struct error *err)
+/* Of the rank's tokens. */
+static void *norm_out_of(const struct layer_call *call)
+{
+    if (call->slots[SLOT_NORM_OUT] != NULL)
+        return call->slots[SLOT_NORM_OUT];
+    return call->slots[call->part.kind == LAYER_MLP ? SLOT_GRAD_C : SLOT_GRAD_A];
+}
+
+static enum status gather_normed(const struct layer_call *call, const struct layer_view *view,
+                                 const void *normed, const void **out, struct error *err)
 {
     const struct layer_dims *d = &view->dims;
-    *out = call->slots[SLOT_NORM_OUT];
+    *out = normed;
     if (!call->part.sequence_parallel)
         return STATUS_OK;
     *out = call->slots[SLOT_GATHER];
-    return call->group->all_gather(call->group->user, call->slots[SLOT_NORM_OUT],
-                                   call->slots[SLOT_GATHER],
+    return call->group->all_gather(call->group->user, normed, call->slots[SLOT_GATHER],
                                    d->stream * d->hidden * precision_bytes(d->precision), err);
+}
+
+enum status part_norm(struct device *device, const struct layer_call *call,
+                      const struct layer_view *view, const void **out, struct error *err)
+{
+    struct norm norm = norm_of(view, call);
+    void *normed = norm_out_of(call);
+    norm_forward(device, &norm, normed);
+    return gather_normed(call, view, normed, out, err);
+}
+
+enum status part_norm_again(struct device *device, const struct layer_call *call,
+                            const struct layer_view *view, const void **out, struct error *err)
+{
+    struct norm norm = norm_of(view, call);
+    void *normed = norm_out_of(call);
+    if (call->mode.recompute == RECOMPUTE_SELECTIVE)
+        norm_forward_again(device, &norm, normed);
+    return gather_normed(call, view, normed, out, err);
 }
 
 static enum status scattered_output(struct device *device, const struct layer_call *call,

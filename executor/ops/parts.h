@@ -5,10 +5,15 @@
 
 #include "executor/ops/linear.h"
 
-/* NORM_OUT of all the group's tokens, as the layer's first product reads it: under sequence
- * parallelism it is gathered into SLOT_GATHER. */
-enum status part_gather_normed(const struct layer_call *call, const struct layer_view *view,
-                               const void **out, struct error *err);
+/* The layer's norm: NORM_OUT of all the group's tokens, as the first product reads it. Under
+ * sequence parallelism it is gathered into SLOT_GATHER; where the mode has no SLOT_NORM_OUT it is
+ * where its gradient will be. */
+enum status part_norm(struct device *device, const struct layer_call *call,
+                      const struct layer_view *view, const void **out, struct error *err);
+/* The same in backward, of what forward kept: to be called when nothing is wanted any more of what
+ * stands in the gradient's room. */
+enum status part_norm_again(struct device *device, const struct layer_call *call,
+                            const struct layer_view *view, const void **out, struct error *err);
 /* output = input + bias + x W, the product summed over the group. */
 enum status part_output(struct device *device, const struct layer_call *call,
                         const struct layer_view *view, const struct linear *linear, const void *x,

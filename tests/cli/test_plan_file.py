@@ -39,7 +39,7 @@ class Search(Test):
     def test_bad_pins_and_weights(self):
         for pin in ("microbatch=2", "recompute=some", "precision=fp8", "micro-batch=0", "dp=x",
                     "recompute:tail=full", "micro-batch", "", "dp=1,dp=2", "recompute:head=full",
-                    "recompute:mlp=selective", "precision:embedding=bf16"):
+                    "recompute:embedding=selective", "precision:embedding=bf16"):
             with self.subTest(pin=pin):
                 self.refused(2, ["pin"], *self.plan("--pin", pin))
         for weights in ("1,0", "a,b,c", "-1,0,0", "0,0,0", "1,0,0,0", "nan,0,0", "inf,0,0", ""):

@@ -53,6 +53,7 @@ static void assert_same_training(const struct trained_case *what, struct comm *c
     struct error err = {0};
     struct trained_case reference = base_case;
     reference.model = what->model;
+    reference.mode.attention = what->mode.attention;
     assert_int_equal(comm_open_alone(&alone, &err), STATUS_OK);
     train(&reference, alone, &expected);
     train(what, comm, &got);
@@ -92,11 +93,15 @@ static void test_trainer__loss_falls(void **state)
 static void test_trainer__recompute_changes_no_bit(void **state)
 {
     (void)state;
+    enum { MODES = RECOMPUTE_COUNT * ATTENTION_KERNEL_COUNT };
     for (size_t m = 0; m < 2; m++)
-        for (int recompute = RECOMPUTE_SELECTIVE; recompute < RECOMPUTE_COUNT; recompute++) {
+        for (int mode = 0; mode < MODES; mode++) {
             struct trained_case what = base_case;
             what.model = models[m];
-            what.mode.recompute = (enum recompute)recompute;
+            what.mode.recompute = (enum recompute)(mode % RECOMPUTE_COUNT);
+            what.mode.attention = (enum attention_kernel)(mode / RECOMPUTE_COUNT);
+            if (what.mode.recompute == RECOMPUTE_NONE)
+                continue;
             struct comm *alone = NULL;
             struct error err = {0};
             assert_int_equal(comm_open_alone(&alone, &err), STATUS_OK);

@@ -84,6 +84,8 @@ static void choose_strategy(struct plan *plan, size_t layer, const struct traine
         strategy->precision = what->mode.precision;
     if (layer_admits_recompute(kind, what->mode.recompute))
         strategy->recompute = what->mode.recompute;
+    if (layer_admits_kernel(kind, what->mode.attention))
+        strategy->attention = what->mode.attention;
 }
 
 static void build_plan(struct plan *plan, const struct trained_case *what)

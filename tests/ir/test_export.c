@@ -461,17 +461,25 @@ static void test_export_level__some_blocks_recomputed(void **state)
     plan_clear(&plan);
 }
 
-/* Attention and mlp of every block: what each of the kinds writes. */
+/* Attention and mlp of every block: what each of the kinds writes. Attention in tiles keeps no
+ * probabilities that a target could make again. */
 static void test_export_level__recompute_kinds(void **state)
 {
     const struct {
+        enum attention_kernel kernel;
         enum recompute attention, mlp;
         const char *megatron;
     } cases[] = {
-        {RECOMPUTE_FULL, RECOMPUTE_FULL, "--recompute-method uniform\n--recompute-num-layers 1\n"},
-        {RECOMPUTE_SELECTIVE, RECOMPUTE_FULL, "--recompute-modules core_attn mlp\n"},
-        {RECOMPUTE_SELECTIVE, RECOMPUTE_NONE, "--recompute-granularity selective\n"},
-        {RECOMPUTE_NONE, RECOMPUTE_NONE, "--bf16\n"},
+        {ATTENTION_PLAIN, RECOMPUTE_FULL, RECOMPUTE_FULL,
+         "--recompute-method uniform\n--recompute-num-layers 1\n"},
+        {ATTENTION_PLAIN, RECOMPUTE_SELECTIVE, RECOMPUTE_FULL,
+         "--recompute-modules core_attn mlp\n"},
+        {ATTENTION_PLAIN, RECOMPUTE_SELECTIVE, RECOMPUTE_NONE,
+         "--recompute-granularity selective\n"},
+        {ATTENTION_PLAIN, RECOMPUTE_NONE, RECOMPUTE_NONE, "--bf16\n"},
+        {ATTENTION_TILED, RECOMPUTE_NONE, RECOMPUTE_NONE, "--bf16\n"},
+        {ATTENTION_TILED, RECOMPUTE_FULL, RECOMPUTE_FULL,
+         "--recompute-method uniform\n--recompute-num-layers 1\n"},
     };
     const struct degrees degrees = {1, 1, 1, 1};
     (void)state;
@@ -479,11 +487,49 @@ static void test_export_level__recompute_kinds(void **state)
         struct plan plan = make("llama-3-8b", 4, degrees);
         for (size_t layer = 1; layer + 1 < plan.layer_count; layer++)
             plan.layers[layer].recompute = layer % 2 == 1 ? cases[i].attention : cases[i].mlp;
+        for (size_t layer = 1; layer + 1 < plan.layer_count; layer += 2)
+            plan.layers[layer].attention = cases[i].kernel;
         char *file = write_plan(EXPORT_MEGATRON, &plan);
         size_t tail = strlen(cases[i].megatron);
         assert_true(strlen(file) > tail);
         assert_string_equal(file + strlen(file) - tail, cases[i].megatron);
         free(file);
+        plan_clear(&plan);
+    }
+}
+
+/* No target makes only the outputs of norms and of activation functions again. Theirs that is
+ * selective keeps the norms' outputs: a note says so. */
+static void test_export_level__selective_is_that_of_the_probabilities(void **state)
+{
+    static const struct {
+        enum attention_kernel kernel;
+        enum recompute wanted;
+        size_t changed;
+    } cases[] = {{ATTENTION_PLAIN, RECOMPUTE_SELECTIVE, 4}, {ATTENTION_TILED, RECOMPUTE_NONE, 8}};
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct plan plan = make("llama-3-8b", 4, (struct degrees){2, 1, 1, 1});
+        struct text file = {0}, notes = {0};
+        struct error err;
+        for (size_t layer = 1; layer + 1 < plan.layer_count; layer++) {
+            plan.layers[layer].recompute = RECOMPUTE_SELECTIVE;
+            plan.layers[layer].zero_stage = 2;
+            if (layer % 2 == 1)
+                plan.layers[layer].attention = cases[i].kernel;
+        }
+        plan.layers[0].zero_stage = plan.layers[plan.layer_count - 1].zero_stage = 2;
+        assert_refused(EXPORT_TORCHTITAN, &plan, "'recompute'");
+        struct export_way taken = level(EXPORT_TORCHTITAN, EXPORT_RECOMPUTE, 1, &plan);
+        assert_int_equal(taken.changed, cases[i].changed);
+        assert_int_equal(plan.layers[1].recompute, cases[i].wanted);
+        assert_int_equal(plan.layers[2].recompute, RECOMPUTE_NONE);
+        assert_ok(export_write(EXPORT_TORCHTITAN, &plan, &file, &notes, &err), &err);
+        assert_contains(file.data, "mode = \"none\"");
+        bool is_noted = strstr(notes.data, "what the attention's norm puts out is kept") != NULL;
+        assert_int_equal(is_noted, cases[i].wanted == RECOMPUTE_SELECTIVE);
+        text_free(&file);
+        text_free(&notes);
         plan_clear(&plan);
     }
 }
@@ -563,6 +609,7 @@ int main(void)
         cmocka_unit_test(test_export_level__sequence_parallelism),
         cmocka_unit_test(test_export_level__some_blocks_recomputed),
         cmocka_unit_test(test_export_level__recompute_kinds),
+        cmocka_unit_test(test_export_level__selective_is_that_of_the_probabilities),
         cmocka_unit_test(test_export_write__refuses_what_is_not_level),
         cmocka_unit_test(test_export_check__refuses_other_models),
         cmocka_unit_test(test_export_target__names),

@@ -38,9 +38,16 @@ static void test_footprint__one_stage_by_hand(void **state)
     struct small_plan small;
     small_plan_init(&small, 2, 1);
     check_pages(&small.plan, 0, (uint64_t[MEMORY_PROCESS]){87, 87, 174, 156, 81});
-    /* the mlp recomputed: what it keeps becomes scratch */
+    /* the mlp recomputed: what it keeps becomes scratch, but for the activation function's output,
+     * which is made where its gradient will be: 40 + 73 - 32 */
     small.layers[2].recompute = RECOMPUTE_FULL;
-    check_pages(&small.plan, 0, (uint64_t[MEMORY_PROCESS]){87, 87, 174, 83, 113});
+    check_pages(&small.plan, 0, (uint64_t[MEMORY_PROCESS]){87, 87, 174, 83, 81});
+    assert_int_equal(footprint_scratch_bytes(&small.plan, 2), 81 * PAGE);
+    /* selectively: that output, 32, and the norm's, 8, are not kept and have no room of their own
+     */
+    small.layers[2].recompute = RECOMPUTE_SELECTIVE;
+    check_pages(&small.plan, 0, (uint64_t[MEMORY_PROCESS]){87, 87, 174, 116, 81});
+    assert_int_equal(footprint_scratch_bytes(&small.plan, 2), 40 * PAGE);
 }
 
 /* T = 2, d = 2, sequence parallel, ZeRO 3, bf16 but for the embedding.

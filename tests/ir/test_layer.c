@@ -58,7 +58,7 @@ static void test_layer__names_parse_back(void **state)
 static void test_layer__admits_as_documented(void **state)
 {
     (void)state;
-    static const int modes[LAYER_KIND_COUNT] = {1, 3, 2, 1};
+    static const int modes[LAYER_KIND_COUNT] = {1, 3, 3, 1};
     static const int precisions[LAYER_KIND_COUNT] = {1, 3, 3, 3};
     for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
         int mode_count = 0, precision_count = 0;
@@ -70,8 +70,10 @@ static void test_layer__admits_as_documented(void **state)
         assert_int_equal(precision_count, precisions[kind]);
         assert_true(layer_admits_recompute((enum layer_kind)kind, RECOMPUTE_NONE));
         assert_true(layer_admits_precision((enum layer_kind)kind, PRECISION_FP32));
+        assert_true(layer_admits_kernel((enum layer_kind)kind, ATTENTION_PLAIN));
+        assert_int_equal(layer_admits_kernel((enum layer_kind)kind, ATTENTION_TILED),
+                         kind == LAYER_ATTENTION);
     }
-    assert_false(layer_admits_recompute(LAYER_MLP, RECOMPUTE_SELECTIVE));
     assert_int_equal(precision_bytes(PRECISION_FP32), 4);
     assert_int_equal(precision_bytes(PRECISION_BF16), 2);
     assert_int_equal(precision_bytes(PRECISION_FP16), 2);

@@ -50,8 +50,9 @@ static void test_work__attention_counts_what_is_seen(void **state)
     assert_true(layer_forward_work(&model, &part, plain, &shape).flops == projections + core);
 }
 
-/* Selective recompute and tiles make the scores again, one of the core's two products; full
- * recompute all of forward. */
+/* Selective recompute and tiles make the scores again, one of the core's two products, both
+ * together no more; full recompute all of forward. What an mlp makes again selectively is no
+ * product. */
 static void test_work__recompute_is_counted(void **state)
 {
     (void)state;
@@ -64,8 +65,21 @@ static void test_work__recompute_is_counted(void **state)
     assert_true(layer_backward_work(&model, &part, mode, &shape).flops == 2 * forward + scores);
     mode = mode_of(PRECISION_BF16, RECOMPUTE_NONE, ATTENTION_TILED);
     assert_true(layer_backward_work(&model, &part, mode, &shape).flops == 2 * forward + scores);
+    mode.recompute = RECOMPUTE_SELECTIVE;
+    assert_true(layer_backward_work(&model, &part, mode, &shape).flops == 2 * forward + scores);
     mode.recompute = RECOMPUTE_FULL;
     assert_true(layer_backward_work(&model, &part, mode, &shape).flops == 3 * forward);
+
+    part = layer_whole(LAYER_MLP);
+    mode = mode_of(PRECISION_BF16, RECOMPUTE_SELECTIVE, ATTENTION_PLAIN);
+    struct layer_work work = layer_backward_work(&model, &part, mode, &shape);
+    forward = layer_forward_work(&model, &part, mode, &shape).flops;
+    assert_true(work.flops == 2 * forward);
+    mode.recompute = RECOMPUTE_NONE;
+    double kept = (double)part_saved_bytes(&model, &part, mode, &shape);
+    double bytes = layer_backward_work(&model, &part, mode, &shape).bytes;
+    mode.recompute = RECOMPUTE_SELECTIVE;
+    assert_true(bytes - work.bytes == kept - (double)part_saved_bytes(&model, &part, mode, &shape));
 }
 
 static void test_work__bytes_of_an_mlp(void **state)

@@ -258,13 +258,11 @@ static void test_plan__each_broken_relation_is_named(void **state)
     BREAK((free(p.layers), p.layers = NULL), "layers");
     BREAK(p.layers[0].recompute = RECOMPUTE_FULL, "layers[0].recompute");
     BREAK(p.layers[0].precision = PRECISION_BF16, "layers[0].precision");
-    BREAK(p.layers[2].recompute = RECOMPUTE_SELECTIVE, "layers[2].recompute");
+    BREAK(p.layers[5].recompute = RECOMPUTE_SELECTIVE, "layers[5].recompute");
     BREAK(p.layers[5].recompute = RECOMPUTE_FULL, "layers[5].recompute");
     BREAK(p.layers[1].recompute = (enum recompute)17, "layers[1].recompute");
     BREAK(p.layers[1].precision = (enum precision)17, "layers[1].precision");
     BREAK(p.layers[2].attention = ATTENTION_TILED, "layers[2].attention");
-    BREAK((p.layers[1].attention = ATTENTION_TILED, p.layers[1].recompute = RECOMPUTE_SELECTIVE),
-          "layers[1].attention");
     BREAK(p.layers[1].attention = (enum attention_kernel)7, "layers[1].attention");
     BREAK(p.layers[1].stage = 1, "layers[1].stage");
     BREAK(p.layers[1].stage = -1, "layers[1].stage");

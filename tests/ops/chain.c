@@ -46,7 +46,7 @@ static struct layer_precision_mode mode_of(const struct chain_options *options,
         mode.precision = options->precision;
     if (layer_admits_recompute(kind, options->recompute))
         mode.recompute = options->recompute;
-    if (layer_admits_kernel(kind, options->attention, mode.recompute))
+    if (layer_admits_kernel(kind, options->attention))
         mode.attention = options->attention;
     return mode;
 }

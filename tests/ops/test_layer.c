@@ -300,8 +300,6 @@ static void check_recompute(const struct model *model, struct chain_options opts
     struct chain_options other = opts;
     other.recompute = RECOMPUTE_FULL;
     expect_same_bits(model, opts, other);
-    if (opts.attention == ATTENTION_TILED)
-        return;
     other.recompute = RECOMPUTE_SELECTIVE;
     expect_same_bits(model, opts, other);
 }

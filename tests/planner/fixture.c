@@ -65,6 +65,18 @@ static bool is_measured(const struct profile_options *options, enum precision pr
            (precision != PRECISION_FP16 || options->fp16);
 }
 
+static bool mode_is_measured(const struct profile_options *options, const struct measurement *row,
+                             enum layer_kind kind)
+{
+    if (!layer_admits_precision(kind, row->precision) ||
+        !layer_admits_recompute(kind, row->recompute) || !layer_admits_kernel(kind, row->attention))
+        return false;
+    bool is_wide = kind == LAYER_MLP || row->attention == ATTENTION_TILED;
+    if (row->recompute == RECOMPUTE_SELECTIVE && is_wide && options->narrow)
+        return false;
+    return row->recompute == RECOMPUTE_NONE || !options->plain;
+}
+
 /* One mode of one part over all micro-batches; a part of t ranks is about t times as quick. */
 static void add_mode_rows(struct rows *rows, struct measurement row, const struct layer_part *part,
                           const struct profile_options *options)
@@ -108,10 +120,7 @@ static void add_part_rows(struct rows *rows, const struct model *model,
         for (int m = 0; m < modes; m++) {
             row.recompute = (enum recompute)(m % RECOMPUTE_COUNT);
             row.attention = (enum attention_kernel)(m / RECOMPUTE_COUNT);
-            if (layer_admits_precision(part->kind, row.precision) &&
-                layer_admits_recompute(part->kind, row.recompute) &&
-                layer_admits_kernel(part->kind, row.attention, row.recompute) &&
-                (row.recompute == RECOMPUTE_NONE || !options->plain))
+            if (mode_is_measured(options, &row, part->kind))
                 add_mode_rows(rows, row, part, options);
         }
     }

@@ -22,9 +22,10 @@ struct profile_options {
     bool bf16;
     bool fp16;
     bool energy;
-    bool tiled; /* attention in tiles, too */
-    bool plain; /* nothing was measured for recomputation and parts of layers */
-    bool even;  /* all layers and precisions take the same, selective recompute nothing more */
+    bool tiled;  /* attention in tiles, too */
+    bool plain;  /* nothing was measured for recomputation and parts of layers */
+    bool narrow; /* selective recompute was measured of plain attention alone, as it was once */
+    bool even;   /* all layers and precisions take the same, selective recompute nothing more */
 };
 
 /* gpt2-like, `blocks` blocks of width 32. */

@@ -44,7 +44,7 @@ static bool mode_allowed(const struct enumeration *all, enum layer_kind kind,
     enum precision precision = pins->precision[kind];
     enum attention_kernel attention = pins->attention[kind];
     if (!layer_admits_recompute(kind, strategy.recompute) ||
-        !layer_admits_kernel(kind, strategy.attention, strategy.recompute) ||
+        !layer_admits_kernel(kind, strategy.attention) ||
         !layer_admits_precision(kind, strategy.precision))
         return false;
     if ((strategy.precision == PRECISION_BF16 && !options->bf16) ||
@@ -565,11 +565,13 @@ static void open_setting(struct setting *setting, int64_t blocks, bool energy)
                                                 .weight_time = 1};
 }
 
-static void even_times(struct setting *setting)
+static void even_times(struct setting *setting, bool narrow)
 {
     struct dice dice = {.seed = 77};
     struct profile_options options = setting_options();
     options.even = true;
+    options.tiled = true;
+    options.narrow = narrow;
     profile_close(setting->profile);
     setting->profile = random_profile(&dice, &setting->model, &options);
     setting->request.profile = setting->profile;
@@ -691,7 +693,7 @@ static void test_planner__recomputes_only_where_it_gains(void **state)
     static const char *const pins[] = {"pp=1", "pp=2,micro-batch=1"};
     struct setting setting;
     open_setting(&setting, 3, false);
-    even_times(&setting);
+    even_times(&setting, false);
     for (size_t p = 0; p < sizeof(pins) / sizeof(pins[0]); p++) {
         setting.request.memory_cap_bytes = UINT64_C(1) << 40;
         assert_int_equal(search(&setting, pins[p]), STATUS_OK);
@@ -702,6 +704,71 @@ static void test_planner__recomputes_only_where_it_gains(void **state)
                 expect_no_idle_recompute(&setting);
         }
     }
+    close_setting(&setting);
+}
+
+/* Layers of attention and mlp in this mode. */
+static size_t recomputing(const struct plan *plan, enum recompute recompute)
+{
+    size_t count = 0;
+    for (size_t l = 1; l + 1 < plan->layer_count; l++)
+        count += plan->layers[l].recompute == recompute;
+    return count;
+}
+
+#define TILED_PINS "pp=1,dp=1,tp=1,threads=1,micro-batch=8,precision=bf16,attention=tiled"
+
+/* It saves less than full recompute and takes less time: planned where memory is short, of as many
+ * layers as it takes, and nowhere else. Of attention in tiles and of the mlp it is the norm's and
+ * the activation function's output alone. */
+static void test_planner__recomputes_selectively_under_a_cap(void **state)
+{
+    (void)state;
+    struct setting setting;
+    struct plan *plan = &setting.result.plan;
+    open_setting(&setting, 3, false);
+    even_times(&setting, false);
+    assert_int_equal(search(&setting, TILED_PINS), STATUS_OK);
+    assert_int_equal(recomputing(plan, RECOMPUTE_NONE), 6);
+    double most = memory_quantile_bytes(plan->prediction.memory_bytes);
+    double value = plan->objective.value;
+    assert_int_equal(search(&setting, TILED_PINS ",recompute=selective"), STATUS_OK);
+    double least = memory_quantile_bytes(plan->prediction.memory_bytes);
+    assert_true(least < most);
+
+    setting.request.memory_cap_bytes = (uint64_t)((least + most) / 2);
+    assert_int_equal(search(&setting, TILED_PINS), STATUS_OK);
+    size_t count = recomputing(plan, RECOMPUTE_SELECTIVE);
+    assert_true(count > 0 && count < 6);
+    assert_int_equal(recomputing(plan, RECOMPUTE_FULL), 0);
+    assert_true(near(plan->objective.value, value));
+    setting.request.memory_cap_bytes = (uint64_t)ceil(least);
+    assert_int_equal(search(&setting, TILED_PINS), STATUS_OK);
+    assert_int_equal(recomputing(plan, RECOMPUTE_SELECTIVE), 6);
+    assert_true(near(plan->objective.value, value));
+    close_setting(&setting);
+}
+
+/* What a profile does not have is not planned, and named where it is pinned. */
+static void test_planner__plans_without_unmeasured_selective_modes(void **state)
+{
+    (void)state;
+    struct setting setting;
+    struct plan *plan = &setting.result.plan;
+    open_setting(&setting, 3, false);
+    even_times(&setting, true);
+    assert_int_equal(search(&setting, TILED_PINS), STATUS_OK);
+    double most = memory_quantile_bytes(plan->prediction.memory_bytes);
+    setting.request.memory_cap_bytes = (uint64_t)(most - 1);
+    assert_int_equal(search(&setting, TILED_PINS), STATUS_OK);
+    assert_int_equal(recomputing(plan, RECOMPUTE_SELECTIVE), 0);
+    assert_true(recomputing(plan, RECOMPUTE_FULL) > 0);
+    setting.request.memory_cap_bytes = 0;
+    assert_int_equal(search(&setting, "pp=1,recompute:attention=selective"), STATUS_OK);
+    assert_int_equal(recomputing(plan, RECOMPUTE_SELECTIVE), 3);
+    assert_int_equal(search(&setting, "pp=1,recompute:mlp=selective"), STATUS_INVALID);
+    assert_non_null(strstr(setting.err.message, "mlp/gpt2"));
+    assert_non_null(strstr(setting.err.message, "recompute selective"));
     close_setting(&setting);
 }
 
@@ -836,6 +903,8 @@ int main(void)
         cmocka_unit_test(test_planner__names_the_pin_to_drop),
         cmocka_unit_test(test_planner__more_memory_is_never_worse),
         cmocka_unit_test(test_planner__recomputes_only_where_it_gains),
+        cmocka_unit_test(test_planner__recomputes_selectively_under_a_cap),
+        cmocka_unit_test(test_planner__plans_without_unmeasured_selective_modes),
         cmocka_unit_test(test_planner__names_the_global_batch_that_divides),
         cmocka_unit_test(test_planner__more_pinned_ranks_than_allowed_are_named),
         cmocka_unit_test(test_planner__missing_measurements_are_named),

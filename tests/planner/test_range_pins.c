@@ -258,7 +258,7 @@ static void test_range_pins__refuse_what_is_no_block(void **state)
         "micro-batch:0=4",
         "dp:0-1=2",
         "recompute:0-2=full,recompute:2-3=none",
-        "recompute:mlp:0=selective",
+        "attention:mlp:0=tiled",
         "zero:mlp:0:1=1",
         "recompute:99999999999=full",
         "arithmetic=fp8",

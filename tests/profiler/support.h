@@ -17,7 +17,7 @@
 /* cmocka compares floats; these are doubles. */
 #define assert_near(a, b, tolerance) assert_true(fabs((a) - (b)) <= (tolerance))
 
-enum { ROWS_MAX = 4096, WARNINGS_MAX = 32, WARNING_BYTES = 512 };
+enum { ROWS_MAX = 4096, WARNINGS_MAX = 64, WARNING_BYTES = 512 };
 
 struct heard {
     struct measurement rows[ROWS_MAX];

@@ -154,7 +154,7 @@ static bool expect_mode(const struct heard *heard, const struct model *model,
     key.micro_batch = micro_batch;
     if (!layer_admits_precision(part->kind, mode.precision) ||
         !layer_admits_recompute(part->kind, mode.recompute) ||
-        !layer_admits_kernel(part->kind, mode.attention, mode.recompute)) {
+        !layer_admits_kernel(part->kind, mode.attention)) {
         assert_null(find(heard, &key));
         return false;
     }

@@ -14,7 +14,7 @@ struct fixture {
 
 static const double RATES[PRECISION_COUNT] = {1e10, 3e10};
 /* Of precisions; of recompute modes with the kernels that admit them. */
-enum { RATE_COUNT = 2, MODE_COUNT = RECOMPUTE_COUNT + 2 };
+enum { RATE_COUNT = 2, MODE_COUNT = RECOMPUTE_COUNT * ATTENTION_KERNEL_COUNT };
 
 static struct fixture *fixture_open(void)
 {
