@@ -115,4 +115,33 @@ INLINED float sigmoid2_vector(float x)
     return 1.0f / (1.0f + q * float_from_bits((float_bits(shifted) + 127) << 23));
 }
 
+/* ---- sums: LANES of them side by side, in one vector, and then added up ---- */
+
+enum { LANES = 16 };
+/* By address: how vectors are passed and returned differs between CPUs. */
+typedef float float_lanes __attribute__((vector_size(LANES * sizeof(float))));
+
+/* Elements index .. index + LANES of an array; `precision` is a constant after inlining. */
+INLINED void lanes_load(float_lanes *out, const void *data, size_t index, enum precision precision)
+{
+    float values[LANES];
+    for (size_t i = 0; i < LANES; i++)
+        values[i] = load_element(data, index + i, precision);
+    memcpy(out, values, sizeof(values));
+}
+
+/* In halves: adding one lane after the other would wait for each sum. */
+INLINED float lanes_sum(const float_lanes *x)
+{
+    typedef float eight __attribute__((vector_size(LANES / 2 * sizeof(float))));
+    typedef float four __attribute__((vector_size(LANES / 4 * sizeof(float))));
+    eight halves[2];
+    four quarters[2];
+    memcpy(halves, x, sizeof(halves));
+    halves[0] += halves[1];
+    memcpy(quarters, &halves[0], sizeof(quarters));
+    quarters[0] += quarters[1];
+    return (quarters[0][0] + quarters[0][2]) + (quarters[0][1] + quarters[0][3]);
+}
+
 #endif

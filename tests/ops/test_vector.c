@@ -67,6 +67,22 @@ static void test_vector__sigmoid_saturates(void **state)
     assert_true(of_nan >= 0.0f && of_nan <= 1.0f);
 }
 
+static void test_vector__lanes_add_up_all_elements(void **state)
+{
+    (void)state;
+    float values[LANES + 1];
+    uint16_t halves[LANES + 1];
+    for (size_t i = 0; i <= LANES; i++) {
+        values[i] = (float)(1 << i);
+        halves[i] = bf16_from_float(values[i]);
+    }
+    float_lanes wide, narrow;
+    lanes_load(&wide, values, 1, PRECISION_FP32);
+    lanes_load(&narrow, halves, 1, PRECISION_BF16);
+    assert_true(lanes_sum(&wide) == 131070.0f); /* 2 + 4 + .. + 65536 */
+    assert_true(lanes_sum(&narrow) == 131070.0f);
+}
+
 static void test_vector__bf16_keeps_what_it_can_hold(void **state)
 {
     (void)state;
@@ -147,6 +163,7 @@ int main(void)
         cmocka_unit_test(test_vector__exp_saturates),
         cmocka_unit_test(test_vector__sigmoid_is_near_libm),
         cmocka_unit_test(test_vector__sigmoid_saturates),
+        cmocka_unit_test(test_vector__lanes_add_up_all_elements),
         cmocka_unit_test(test_vector__bf16_keeps_what_it_can_hold),
         cmocka_unit_test(test_vector__bf16_rounds_to_nearest_even),
         cmocka_unit_test(test_vector__fp16_keeps_what_it_can_hold),
