@@ -17,15 +17,21 @@ struct activation activation_of(const struct layer_view *view, const struct laye
  * (1 + tanh u) / 2 = sigmoid(2u). */
 static const float TWO_ROOT = 0x1.988454p+0f; /* 2 sqrt(2/pi) */
 static const float CUBIC = 0.044715f;
+static const float MINUS_LOG2_E = -0x1.715476p+0f;
+
+/* sigmoid(2u), of x and its square */
+INLINED float gelu_sigmoid(float x, float square)
+{
+    const float linear = MINUS_LOG2_E * TWO_ROOT;
+    return sigmoid2_vector(x * (linear + linear * CUBIC * square));
+}
 
 CLONES
 static void gelu(const float *pre, float *act, size_t count)
 {
 #pragma omp simd
-    for (size_t i = 0; i < count; i++) {
-        float x = pre[i];
-        act[i] = x * sigmoid_vector(TWO_ROOT * (x + CUBIC * x * x * x));
-    }
+    for (size_t i = 0; i < count; i++)
+        act[i] = pre[i] * gelu_sigmoid(pre[i], pre[i] * pre[i]);
 }
 
 /* pre_gradient may be act_gradient */
@@ -35,9 +41,8 @@ static void gelu_backward(const float *pre, const float *act_gradient, float *pr
 {
 #pragma omp simd
     for (size_t i = 0; i < count; i++) {
-        float x = pre[i];
-        float s = sigmoid_vector(TWO_ROOT * (x + CUBIC * x * x * x));
-        float slope = s + x * s * (1.0f - s) * TWO_ROOT * (1.0f + 3.0f * CUBIC * x * x);
+        float x = pre[i], square = x * x, s = gelu_sigmoid(x, square);
+        float slope = s + x * s * (1.0f - s) * (TWO_ROOT + 3.0f * CUBIC * TWO_ROOT * square);
         pre_gradient[i] = act_gradient[i] * slope;
     }
 }
@@ -47,7 +52,7 @@ static void swiglu(const float *gate, const float *up, float *act, size_t count)
 {
 #pragma omp simd
     for (size_t i = 0; i < count; i++)
-        act[i] = gate[i] * sigmoid_vector(gate[i]) * up[i];
+        act[i] = gate[i] * sigmoid2_vector(MINUS_LOG2_E * gate[i]) * up[i];
 }
 
 CLONES
@@ -56,7 +61,7 @@ static void swiglu_backward(const float *gate, const float *up, const float *act
 {
 #pragma omp simd
     for (size_t i = 0; i < count; i++) {
-        float g = gate[i], d = act_gradient[i], s = sigmoid_vector(g);
+        float g = gate[i], d = act_gradient[i], s = sigmoid2_vector(MINUS_LOG2_E * g);
         gate_gradient[i] = d * up[i] * (s + g * s * (1.0f - s));
         up_gradient[i] = d * g * s;
     }

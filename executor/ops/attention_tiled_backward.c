@@ -15,10 +15,15 @@ struct dot_rows {
 INLINED void dots_loop(const struct dot_rows *r, enum precision precision)
 {
     for (size_t i = 0; i < r->rows; i++) {
-        size_t gradient_at = i * r->gradient_stride, context_at = i * r->context_stride;
-        float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-        for (size_t j = 0; j < r->count; j++) {
+        size_t gradient_at = i * r->gradient_stride, context_at = i * r->context_stride, j = 0;
+        float_lanes sums = {0}, gradient, context;
+        for (; j + LANES <= r->count; j += LANES) {
+            lanes_load(&gradient, r->gradient, gradient_at + j, precision);
+            lanes_load(&context, r->context, context_at + j, precision);
+            sums += gradient * context;
+        }
+        float sum = lanes_sum(&sums);
+        for (; j < r->count; j++) {
             sum += load_element(r->gradient, gradient_at + j, precision) *
                    load_element(r->context, context_at + j, precision);
         }

@@ -20,18 +20,29 @@ struct norm norm_of(const struct layer_view *view, const struct layer_call *call
 
 INLINED float row_mean(const float *x, size_t n)
 {
-    float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < n; i++)
+    float_lanes sums = {0}, part;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        lanes_load(&part, x, i, PRECISION_FP32);
+        sums += part;
+    }
+    float sum = lanes_sum(&sums);
+    for (; i < n; i++)
         sum += x[i];
     return sum / (float)n;
 }
 
 INLINED float row_mean_square(const float *x, float mean, size_t n)
 {
-    float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (size_t i = 0; i < n; i++)
+    float_lanes sums = {0}, part;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        lanes_load(&part, x, i, PRECISION_FP32);
+        part -= mean;
+        sums += part * part;
+    }
+    float sum = lanes_sum(&sums);
+    for (; i < n; i++)
         sum += (x[i] - mean) * (x[i] - mean);
     return sum / (float)n;
 }
@@ -99,6 +110,31 @@ void norm_forward_again(struct device *device, const struct norm *norm, void *ou
 
 /* With u = (x - mean) scale and d = weight * out_gradient, the gradient by x is
  * scale (d - mean(d) - u mean(d u)); RMSNorm has no mean(d). */
+struct row_sums {
+    float d, du;
+};
+
+INLINED struct row_sums row_sums_of(const float *x, const float *weight, const float *dy,
+                                    float mean, float scale, size_t n)
+{
+    float_lanes sums = {0}, dots = {0}, d, u, weights;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        lanes_load(&d, dy, i, PRECISION_FP32);
+        lanes_load(&u, x, i, PRECISION_FP32);
+        lanes_load(&weights, weight, i, PRECISION_FP32);
+        d *= weights;
+        sums += d;
+        dots += d * ((u - mean) * scale);
+    }
+    struct row_sums row = {lanes_sum(&sums), lanes_sum(&dots)};
+    for (; i < n; i++) {
+        row.d += weight[i] * dy[i];
+        row.du += weight[i] * dy[i] * ((x[i] - mean) * scale);
+    }
+    return row;
+}
+
 CLONES
 static void backward_rows(const struct norm *z, struct span rows, const float *out_gradient,
                           float *gradient)
@@ -109,14 +145,8 @@ static void backward_rows(const struct norm *z, struct span rows, const float *o
         const float *x = z->input + t * n, *dy = out_gradient + t * n;
         float *dx = gradient + t * n;
         float mean = z->stats[2 * t], scale = z->stats[2 * t + 1];
-        float sum = 0.0f, dot = 0.0f;
-#pragma omp simd reduction(+ : sum, dot)
-        for (size_t i = 0; i < n; i++) {
-            float d = weight[i] * dy[i];
-            sum += d;
-            dot += d * ((x[i] - mean) * scale);
-        }
-        float mean_d = z->is_rms ? 0.0f : sum / (float)n, mean_du = dot / (float)n;
+        struct row_sums row = row_sums_of(x, weight, dy, mean, scale, n);
+        float mean_d = z->is_rms ? 0.0f : row.d / (float)n, mean_du = row.du / (float)n;
 #pragma omp simd
         for (size_t i = 0; i < n; i++) {
             float u = (x[i] - mean) * scale;
@@ -132,26 +162,54 @@ void norm_backward_input(struct device *device, const struct norm *norm, const f
     backward_rows(norm, span_of_thread(norm->tokens, 1), out_gradient, gradient);
 }
 
-enum { STRIP = 64 }; /* columns whose sums a thread keeps in registers */
+/* A thread keeps the sums of a strip of columns in registers. */
+enum { STRIP_VECTORS = 4, STRIP = STRIP_VECTORS * LANES };
 
-/* Columns begin .. begin + width of the sums over tokens; `width` <= STRIP. */
-CLONES
-static void weight_strip(const struct norm *z, const float *out_gradient, size_t begin,
-                         size_t width, float *weight_sum, float *bias_sum)
+INLINED void weight_whole_strip(const struct norm *z, const float *out_gradient, size_t begin,
+                                float *weight_sum, float *bias_sum)
 {
-    float weight_part[STRIP] = {0}, bias_part[STRIP] = {0};
+    float_lanes weight_part[STRIP_VECTORS] = {0}, bias_part[STRIP_VECTORS] = {0}, x, dy;
+    for (size_t t = 0; t < z->tokens; t++) {
+        size_t at = t * z->hidden + begin;
+        float mean = z->stats[2 * t], scale = z->stats[2 * t + 1];
+#pragma GCC unroll 4
+        for (size_t i = 0; i < STRIP_VECTORS; i++) {
+            lanes_load(&x, z->input, at + i * LANES, PRECISION_FP32);
+            lanes_load(&dy, out_gradient, at + i * LANES, PRECISION_FP32);
+            weight_part[i] += dy * ((x - mean) * scale);
+            bias_part[i] += dy;
+        }
+    }
+    memcpy(weight_sum, weight_part, sizeof(weight_part));
+    memcpy(bias_sum, bias_part, sizeof(bias_part));
+}
+
+INLINED void weight_narrow_strip(const struct norm *z, const float *out_gradient, size_t begin,
+                                 size_t width, float *weight_sum, float *bias_sum)
+{
+    memset(weight_sum, 0, width * sizeof(float));
+    memset(bias_sum, 0, width * sizeof(float));
     for (size_t t = 0; t < z->tokens; t++) {
         const float *x = z->input + t * z->hidden + begin;
         const float *dy = out_gradient + t * z->hidden + begin;
         float mean = z->stats[2 * t], scale = z->stats[2 * t + 1];
 #pragma omp simd
         for (size_t j = 0; j < width; j++) {
-            weight_part[j] += dy[j] * ((x[j] - mean) * scale);
-            bias_part[j] += dy[j];
+            weight_sum[j] += dy[j] * ((x[j] - mean) * scale);
+            bias_sum[j] += dy[j];
         }
     }
-    memcpy(weight_sum, weight_part, width * sizeof(float));
-    memcpy(bias_sum, bias_part, width * sizeof(float));
+}
+
+/* Columns begin .. begin + width of the sums over tokens; `width` <= STRIP. */
+CLONES
+static void weight_strip(const struct norm *z, const float *out_gradient, size_t begin,
+                         size_t width, float *weight_sum, float *bias_sum)
+{
+    if (width == STRIP)
+        weight_whole_strip(z, out_gradient, begin, weight_sum, bias_sum);
+    else
+        weight_narrow_strip(z, out_gradient, begin, width, weight_sum, bias_sum);
 }
 
 static void emit(float *out, const float *sums, size_t width, bool accumulate)

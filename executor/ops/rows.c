@@ -38,10 +38,25 @@ void rows_add_onto(struct device *device, const float *addend, const float *row,
         add_onto(addend + t * width, row, out + t * width, width);
 }
 
-enum { STRIP = 128 }; /* columns whose sums a thread keeps in registers */
+/* A thread keeps the sums of a strip of columns in registers. */
+enum { STRIP_VECTORS = 4, STRIP = STRIP_VECTORS * LANES };
 
-INLINED void sum_strip(const void *data, size_t offset, size_t stride, size_t tokens, size_t width,
-                       float *sums, enum precision precision)
+INLINED void sum_strip(const void *data, size_t offset, size_t stride, size_t tokens, float *sums,
+                       enum precision precision)
+{
+    float_lanes parts[STRIP_VECTORS] = {0}, x;
+    for (size_t t = 0; t < tokens; t++) {
+#pragma GCC unroll 4
+        for (size_t i = 0; i < STRIP_VECTORS; i++) {
+            lanes_load(&x, data, offset + t * stride + i * LANES, precision);
+            parts[i] += x;
+        }
+    }
+    memcpy(sums, parts, sizeof(parts));
+}
+
+INLINED void sum_narrow(const void *data, size_t offset, size_t stride, size_t tokens, size_t width,
+                        float *sums, enum precision precision)
 {
     for (size_t t = 0; t < tokens; t++) {
 #pragma omp simd
@@ -50,16 +65,26 @@ INLINED void sum_strip(const void *data, size_t offset, size_t stride, size_t to
     }
 }
 
+INLINED void sum_part(const void *data, size_t offset, size_t stride, size_t tokens, size_t width,
+                      float *sums, enum precision precision)
+{
+    if (width == STRIP)
+        sum_strip(data, offset, stride, tokens, sums, precision);
+    else
+        sum_narrow(data, offset, stride, tokens, width, sums, precision);
+}
+
+/* `width` <= STRIP; `sums` are 0. */
 CLONES
 static void sum_columns(const void *data, enum precision precision, size_t offset, size_t stride,
                         size_t tokens, size_t width, float *sums)
 {
     if (precision == PRECISION_FP32)
-        sum_strip(data, offset, stride, tokens, width, sums, PRECISION_FP32);
+        sum_part(data, offset, stride, tokens, width, sums, PRECISION_FP32);
     else if (precision == PRECISION_BF16)
-        sum_strip(data, offset, stride, tokens, width, sums, PRECISION_BF16);
+        sum_part(data, offset, stride, tokens, width, sums, PRECISION_BF16);
     else
-        sum_strip(data, offset, stride, tokens, width, sums, PRECISION_FP16);
+        sum_part(data, offset, stride, tokens, width, sums, PRECISION_FP16);
 }
 
 void columns_sum(struct device *device, const void *data, enum precision precision, float *out,

@@ -44,14 +44,43 @@ static void test_vector__exp_saturates(void **state)
 static void test_vector__sigmoid_is_near_libm(void **state)
 {
     (void)state;
-    for (int i = -80000; i <= 80000; i++) {
+    for (int i = -125999; i <= 125999; i++) {
         float x = (float)i * 1e-3f;
-        double error = ulps(sigmoid_vector(x), 1.0 / (1.0 + exp(-(double)x)));
+        double error = ulps(sigmoid2_vector(x), 1.0 / (1.0 + exp2((double)x)));
         if (error > 4.0)
-            fail_msg("sigmoid(%g) is %.2f ulp off", (double)x, error);
+            fail_msg("1 / (1 + 2^%g) is %.2f ulp off", (double)x, error);
     }
-    assert_true(sigmoid_vector(1e9f) == 1.0f);
-    assert_true(sigmoid_vector(-1e9f) < 1e-37f);
+    for (int i = -1000; i <= 1000; i++)
+        assert_true(ulps(sigmoid2_vector((float)i * 1e-6f), 1.0 / (1.0 + exp2(i * 1e-6))) <= 4.0);
+    assert_true(sigmoid2_vector(0.0f) == 0.5f);
+    assert_true(sigmoid2_vector(-0.0f) == 0.5f);
+}
+
+static void test_vector__sigmoid_saturates(void **state)
+{
+    (void)state;
+    assert_true(sigmoid2_vector(-1e9f) == 1.0f);
+    assert_true(sigmoid2_vector(-INFINITY) == 1.0f);
+    assert_true(sigmoid2_vector(1e9f) == 0x1p-126f);
+    assert_true(sigmoid2_vector(INFINITY) == 0x1p-126f);
+    float of_nan = sigmoid2_vector(NAN);
+    assert_true(of_nan >= 0.0f && of_nan <= 1.0f);
+}
+
+static void test_vector__lanes_add_up_all_elements(void **state)
+{
+    (void)state;
+    float values[LANES + 1];
+    uint16_t halves[LANES + 1];
+    for (size_t i = 0; i <= LANES; i++) {
+        values[i] = (float)(1 << i);
+        halves[i] = bf16_from_float(values[i]);
+    }
+    float_lanes wide, narrow;
+    lanes_load(&wide, values, 1, PRECISION_FP32);
+    lanes_load(&narrow, halves, 1, PRECISION_BF16);
+    assert_true(lanes_sum(&wide) == 131070.0f); /* 2 + 4 + .. + 65536 */
+    assert_true(lanes_sum(&narrow) == 131070.0f);
 }
 
 static void test_vector__bf16_keeps_what_it_can_hold(void **state)
@@ -133,6 +162,8 @@ int main(void)
         cmocka_unit_test(test_vector__exp_is_within_two_ulps),
         cmocka_unit_test(test_vector__exp_saturates),
         cmocka_unit_test(test_vector__sigmoid_is_near_libm),
+        cmocka_unit_test(test_vector__sigmoid_saturates),
+        cmocka_unit_test(test_vector__lanes_add_up_all_elements),
         cmocka_unit_test(test_vector__bf16_keeps_what_it_can_hold),
         cmocka_unit_test(test_vector__bf16_rounds_to_nearest_even),
         cmocka_unit_test(test_vector__fp16_keeps_what_it_can_hold),
