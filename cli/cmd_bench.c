@@ -183,7 +183,7 @@ static void visit_kind(const struct bench *bench, enum layer_kind kind, enum met
             visit_passes(bench, reached, visit, user);
         } else {
             struct layer_part whole = layer_whole(kind);
-            reached.work = layer_update_work(bench->model, &whole, row->precision);
+            reached.work = layer_update_work(bench->model, &whole, row->precision, PRECISION_FP32);
             visit(user, bench, &reached);
         }
     }

@@ -58,7 +58,7 @@ static void head(const struct plan *plan, struct text *out)
     if (plan->pipeline > 1)
         stages(plan, out);
     if (plan->gradient_reduction != GRADIENTS_FP32)
-        text_printf(out, "gradients travel in %s between ranks\n",
+        text_printf(out, "gradients of layers in bf16 are kept and sent in %s\n",
                     gradient_reduction_name(plan->gradient_reduction));
     if (plan->memory_cap_bytes > 0)
         text_printf(out, "memory cap %s a rank\n",

@@ -179,6 +179,18 @@ struct quantity traffic_time(struct quantity whole_update_s, const struct layer_
     return seconds;
 }
 
+/* An update is measured with gradients in fp32; what it takes with others goes by the bytes. */
+static double update_bytes_share(const struct plan *plan, size_t layer,
+                                 const struct layer_state *state)
+{
+    const struct layer_part part = mesh_part(plan, layer, 0);
+    enum precision precision = plan->layers[layer].precision;
+    double measured = layer_update_work(&plan->model, &part, precision, PRECISION_FP32).bytes;
+    struct layer_work work =
+        layer_update_work(&plan->model, &part, precision, state->gradient_precision);
+    return measured > 0 ? work.bytes / measured : 1;
+}
+
 /* The share of the state that this rank updates: ZeRO's block of the matrices, all vectors. */
 static void update_terms(const struct layer_terms *terms, const struct layer_state *state,
                          struct quantity whole_s, struct quantity whole_j)
@@ -186,6 +198,7 @@ static void update_terms(const struct layer_terms *terms, const struct layer_sta
     uint64_t whole = matrix_count(state) + state->vectors;
     uint64_t held = partition_share(&state->partition) + state->vectors;
     double share = held < whole ? (double)held / (double)whole : 1;
+    share *= update_bytes_share(terms->plan, terms->layer, state);
     terms->cost->time_s[COST_STEP][PHASE_OPTIMIZER] = quantity_scale(whole_s, share);
     terms->cost->energy_j[COST_STEP][PHASE_OPTIMIZER] = quantity_scale(whole_j, share);
 }

@@ -59,36 +59,26 @@ static enum status add_collective(const struct sharded *sharded, enum cost_pass 
 
 /* ---- gradients ---- */
 
-/* A sum of `count` elements over `group`. In bf16 half the bytes travel, but ranks round all blocks
- * that they send (read 4, write 2) and add up what comes (that many elements more than a collective
- * of these bytes adds: 6 each); an all-reduce also widens the others' sums (read 2, write 4). That
- * work is the rank's own: nothing hides it. */
+/* Of a layer's matrices, `count` elements of them. In bf16 it is taken to last as long as the same
+ * bytes of fp32: they travel alike, and its additions read and write as many. */
 static enum status add_sum(const struct sharded *sharded, enum cost_pass pass,
                            enum collective collective, uint64_t count, bool is_hidden,
                            struct error *err)
 {
-    const struct layer_terms *terms = sharded->terms;
-    uint64_t ways = (uint64_t)sharded->group.ways;
-    if (terms->plan->gradient_reduction == GRADIENTS_FP32)
-        return add_collective(sharded, pass, PHASE_GRAD_REDUCE, collective, count * sizeof(float),
-                              is_hidden, err);
-    int bytes = collective == COLLECTIVE_ALL_REDUCE ? 6 + 3 + 6 : 6 + 3;
-    terms_add(
-        terms, pass, PHASE_GRAD_REDUCE,
-        traffic_time(sharded->whole_update_s, &sharded->state, count / ways * (ways - 1), bytes));
-    return add_collective(sharded, pass, PHASE_GRAD_REDUCE, collective, count * sizeof(uint16_t),
-                          is_hidden, err);
+    uint64_t bytes = count * precision_bytes(sharded->state.gradient_precision);
+    return add_collective(sharded, pass, PHASE_GRAD_REDUCE, collective, bytes, is_hidden, err);
 }
 
-/* Every micro-batch's whole gradient is scattered and what arrives added to the shard: read both,
- * write one. */
+/* Every micro-batch's whole gradient is scattered and what arrives added to the shard: two reads, a
+ * write. */
 static enum status scatter_gradient(const struct sharded *sharded, bool is_hidden,
                                     struct error *err)
 {
     const struct layer_state *state = &sharded->state;
     uint64_t share = partition_share(&state->partition);
     terms_add(sharded->terms, COST_BACKWARD, PHASE_GRAD_REDUCE,
-              traffic_time(sharded->whole_update_s, state, share, 12));
+              traffic_time(sharded->whole_update_s, state, share,
+                           3 * (int)precision_bytes(state->gradient_precision)));
     return add_sum(sharded, COST_BACKWARD, COLLECTIVE_REDUCE_SCATTER, state->partition.count,
                    is_hidden, err);
 }
@@ -102,8 +92,8 @@ static enum status reduce_terms(const struct sharded *sharded, bool is_last, boo
         TRY(add_sum(sharded, COST_STEP, collective, sharded->state.partition.count, !is_last, err));
     else
         TRY(scatter_gradient(sharded, has_ring, err));
-    return add_sum(sharded, COST_STEP, COLLECTIVE_ALL_REDUCE, sharded->state.vectors, !is_last,
-                   err);
+    return add_collective(sharded, COST_STEP, PHASE_GRAD_REDUCE, COLLECTIVE_ALL_REDUCE,
+                          sharded->state.vectors * sizeof(float), !is_last, err);
 }
 
 /* First and last stage each have a copy of a tied table and a summand of its gradient. */

@@ -79,6 +79,8 @@ static bool admits(const struct building *building, const struct layer_group *gr
     if (part->split_is_fixed && is_table &&
         (strategy->tensor_parallel != part->table_tensor_parallel ||
          strategy->zero_stage != part->table_zero ||
+         (building->out->space->request->model->tied_head &&
+          item->table_gradients != part->table_gradients) ||
          (building->prices->mesh.pipeline == 1 && item->table_sequence != part->table_sequence)))
         return false;
     if (strategy->zero_stage > part->zero_most)
@@ -613,6 +615,7 @@ static size_t split_table(const struct prices *prices, const struct part *part,
         for (size_t c = 0; c < count; c++)
             is_listed |= children[c].table_tensor_parallel == strategy->tensor_parallel &&
                          children[c].table_zero == strategy->zero_stage &&
+                         children[c].table_gradients == of->items[i].table_gradients &&
                          (children[c].table_sequence == strategy->sequence_parallel ||
                           prices->mesh.pipeline > 1);
         if (is_listed)
@@ -622,9 +625,21 @@ static size_t split_table(const struct prices *prices, const struct part *part,
         children[count].split_is_fixed = true;
         children[count].table_tensor_parallel = strategy->tensor_parallel;
         children[count].table_sequence = strategy->sequence_parallel;
+        children[count].table_gradients = of->items[i].table_gradients;
         children[count++].table_zero = strategy->zero_stage;
     }
     return count;
+}
+
+/* Is what the embedding was charged not what every tied head makes of it? */
+static bool has_uncharged_table(const struct prices *prices, const struct part *part,
+                                const struct plan *plan)
+{
+    const struct priced_kind *of = &prices->kinds[LAYER_EMBEDDING];
+    bool depends = plan->pipeline == 1 && plan->layers[0].tensor_parallel > 1;
+    for (size_t i = 1; i < of->count; i++)
+        depends |= of->items[i].table_gradients != of->items[0].table_gradients;
+    return depends && plan->model.tied_head && !part->split_is_fixed;
 }
 
 static size_t split_rings(const struct part *part, struct part *children)
@@ -680,8 +695,7 @@ size_t part_split(const struct space *space, const struct shape *shape, const st
     const struct prices *prices = &space->prices[shape->prices];
     const struct quantity half = process_16(space, shape);
     const struct quantity whole = prices->process_bytes[PRECISION_FP32];
-    if (!part_is_consistent(plan) || (!part->split_is_fixed && plan->model.tied_head &&
-                                      plan->pipeline == 1 && plan->layers[0].tensor_parallel > 1))
+    if (!part_is_consistent(plan) || has_uncharged_table(prices, part, plan))
         return split_table(prices, part, children);
     if (!part->rings_are_fixed && footprint_ring_count(plan) > 0)
         return split_rings(part, children);

@@ -2,7 +2,8 @@
  *
  * Some bytes of a plan depend on all of its layers at once: rings on the highest ZeRO stage,
  * streams on whether all layers hold the same tokens, the process on whether any computes in 16
- * bit; and a tied head must be split as the embedding is. A part fixes none, some or all of these.
+ * bit; and a tied head must be split as the embedding is, and keeps the table's gradients as it
+ * does. A part fixes none, some or all of these.
  * What it does not fix it charges with the least that any of its plans has, so its problem is a
  * relaxation: no plan of the part costs less than the problem says. When the plan that solves it
  * has more than it was charged, the part is split by what was charged too little.
@@ -15,7 +16,7 @@
 #include "planner/problem.h"
 #include "planner/space.h"
 
-enum { PART_CHILDREN_MAX = 4 * SPREADS_MAX };
+enum { PART_CHILDREN_MAX = 16 * SPREADS_MAX };
 
 enum part_streams {
     PART_STREAMS_FREE,
@@ -27,6 +28,7 @@ struct part {
     bool split_is_fixed; /* of embedding and tied head: */
     int table_tensor_parallel, table_zero;
     bool table_sequence; /* of the embedding */
+    enum precision table_gradients;
     bool rings_are_fixed;
     int rings, zero_most; /* rings charged; no layer above this stage */
     enum part_streams streams;

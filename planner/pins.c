@@ -415,6 +415,19 @@ static enum status parse_pass(struct pins *out, const char *text, bool of_one_ki
     }
 }
 
+/* Can some layer with products be in bf16? */
+static bool admit_bf16(const struct pins *pins)
+{
+    static const enum layer_kind kinds[] = {LAYER_ATTENTION, LAYER_MLP, LAYER_HEAD};
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+        if (!pins->precision_fixed[kinds[i]] || pins->precision[kinds[i]] == PRECISION_BF16)
+            return true;
+    for (size_t i = 0; i < pins->range_count; i++)
+        if (pins->ranges[i].mode == PIN_PRECISION && pins->ranges[i].value == PRECISION_BF16)
+            return true;
+    return false;
+}
+
 /* Pins that no plan can keep together. */
 static enum status check_together(const struct pins *pins, struct error *err)
 {
@@ -433,6 +446,11 @@ static enum status check_together(const struct pins *pins, struct error *err)
         return error_set(err, STATUS_USAGE,
                          "pins: schedule=%s needs pp=2 or more, not 1; one stage has 1f1b",
                          schedule_name(pins->schedule));
+    if (pins->gradients == GRADIENTS_BF16 && !admit_bf16(pins))
+        return error_set(
+            err, STATUS_USAGE,
+            "pins: gradients=bf16 is for layers in bf16, of which the precision that is "
+            "pinned leaves none; pin precision=bf16 or leave one of the two out");
     return STATUS_OK;
 }
 

@@ -45,8 +45,8 @@ struct pins {
     bool schedule_fixed;
     enum schedule schedule;
     int threads;
-    /* fp32 unless pinned: no plan rounds gradients that was not asked to. Measured machines only.
-     */
+    /* fp32 unless pinned: no plan rounds gradients that was not asked to. bf16 not where pins leave
+     * no layer in bf16. Measured machines only. */
     bool gradients_fixed;
     enum gradient_reduction gradients;
     /* Of described clusters only: */

@@ -164,26 +164,33 @@ static size_t spread_index(const struct prices *prices, const struct layer_strat
     return index;
 }
 
+/* What the layer at the model's other end has that the price of this one depends on. */
+struct other_end {
+    bool sequence_parallel;   /* the embedding, beside a tied head */
+    enum precision precision; /* of a tied head, beside the embedding */
+};
+
 /* A tied head and the embedding are split alike, so the one is priced beside its like. */
 static void set_trial(struct plan *trial, enum layer_kind kind,
-                      const struct layer_strategy *strategy, bool table_sequence)
+                      const struct layer_strategy *strategy, const struct other_end *other)
 {
     const struct layer_strategy like = {.tensor_parallel = strategy->tensor_parallel,
-                                        .sequence_parallel = table_sequence,
-                                        .zero_stage = strategy->zero_stage};
+                                        .sequence_parallel = other->sequence_parallel,
+                                        .zero_stage = strategy->zero_stage,
+                                        .precision = other->precision};
     trial->layers[0] = trial->layers[trial->layer_count - 1] = like;
     trial->layers[kind_layer(&trial->model, kind)] = *strategy;
 }
 
 /* One without measurements is left out and noted. */
 static enum status price_strategy(struct pricing *pricing, enum layer_kind kind,
-                                  const struct layer_strategy *strategy, bool table_sequence,
-                                  struct error *err)
+                                  const struct layer_strategy *strategy,
+                                  const struct other_end *other, struct error *err)
 {
     struct plan *trial = &pricing->trial;
     struct layer_cost cost;
     struct error missing;
-    set_trial(trial, kind, strategy, table_sequence);
+    set_trial(trial, kind, strategy, other);
     enum status status = cost_layer(pricing->request->profile, trial,
                                     kind_layer(&trial->model, kind), &cost, &missing);
     if (status != STATUS_OK) {
@@ -194,7 +201,8 @@ static enum status price_strategy(struct pricing *pricing, enum layer_kind kind,
     const struct layer_price price = layer_cost_price(trial, &cost);
     const struct priced item = {
         .strategy = *strategy,
-        .table_sequence = table_sequence,
+        .table_sequence = other->sequence_parallel,
+        .table_gradients = layer_gradient_precision(trial, kind_layer(&trial->model, kind)),
         .spread = spread_index(pricing->prices, strategy),
         .forward_s = layer_cost_time(&cost, COST_FORWARD).value,
         .backward_s = layer_cost_time(&cost, COST_BACKWARD).value,
@@ -208,16 +216,35 @@ static enum status price_strategy(struct pricing *pricing, enum layer_kind kind,
     return push_priced(&pricing->prices->kinds[kind], &item, err);
 }
 
-/* What a tied head does with the embedding's table is priced by the embedding's own figures. */
+/* The table's gradients can be in bf16, as its head then is. */
+static bool table_can_be_narrow(const struct pricing *pricing)
+{
+    const struct pins *pins = &pricing->request->pins;
+    return pricing->request->model->tied_head && pins->gradients == GRADIENTS_BF16 &&
+           (!pins->precision_fixed[LAYER_HEAD] || pins->precision[LAYER_HEAD] == PRECISION_BF16);
+}
+
+/* What a tied head does with the embedding's table is priced by the embedding's own figures, and
+ * the embedding beside each head that changes what it keeps. */
 static enum status price_beside(struct pricing *pricing, enum layer_kind kind,
                                 const struct layer_strategy *strategy, struct error *err)
 {
+    struct other_end other = {.sequence_parallel = strategy->sequence_parallel};
+    if (kind == LAYER_EMBEDDING && table_can_be_narrow(pricing)) {
+        other.precision = PRECISION_BF16;
+        TRY(price_strategy(pricing, kind, strategy, &other, err));
+        if (pricing->request->pins.precision_fixed[LAYER_HEAD])
+            return STATUS_OK;
+        other.precision = PRECISION_FP32;
+    }
     bool shares_table = kind == LAYER_HEAD && pricing->request->model->tied_head &&
                         pricing->prices->mesh.pipeline == 1 && strategy->tensor_parallel > 1;
     if (!shares_table)
-        return price_strategy(pricing, kind, strategy, strategy->sequence_parallel, err);
-    TRY(price_strategy(pricing, kind, strategy, false, err));
-    return price_strategy(pricing, kind, strategy, true, err);
+        return price_strategy(pricing, kind, strategy, &other, err);
+    other.sequence_parallel = false;
+    TRY(price_strategy(pricing, kind, strategy, &other, err));
+    other.sequence_parallel = true;
+    return price_strategy(pricing, kind, strategy, &other, err);
 }
 
 static enum status price_modes(struct pricing *pricing, enum layer_kind kind,

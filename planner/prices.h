@@ -19,7 +19,8 @@ struct priced {
     struct layer_strategy strategy;
     bool table_sequence; /* of a tied head: is the embedding beside it sequence parallel? Of an
                             embedding: is it itself? */
-    size_t spread;       /* index into prices.spreads */
+    enum precision table_gradients; /* of an embedding and a tied head: of the table both use */
+    size_t spread;                  /* index into prices.spreads */
     double forward_s, backward_s, reduce_s, update_s; /* micro-batch; micro-batch; step; step */
     double step_j;                                    /* all ranks of the stage; NAN: absent */
     uint64_t static_bytes, inflight_bytes, scratch_bytes;

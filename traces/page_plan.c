@@ -30,7 +30,7 @@ static void append_split(const struct page *page)
     if (plan->pipeline > 1)
         append_item(page, "wide", "Schedule", figure_schedule(plan, schedule));
     if (plan->gradient_reduction != GRADIENTS_FP32)
-        append_item(page, "item", "Gradients travel in",
+        append_item(page, "item", "Gradients of bf16 layers in",
                     gradient_reduction_name(plan->gradient_reduction));
     (void)snprintf(text, sizeof(text),
                    "%" PRId64 " sequences \xc3\x97 %" PRId64 " a step and replica",

@@ -45,7 +45,7 @@ static void append_what(const struct run_record *record, struct text *out)
     if (plan->pipeline > 1)
         append_field("schedule", figure_schedule(plan, schedule), out);
     if (plan->gradient_reduction != GRADIENTS_FP32)
-        append_field("gradients", "travel in bf16 between ranks", out);
+        append_field("gradients", "bf16, of layers in bf16", out);
 }
 
 static void append_training(const struct run_record *record,

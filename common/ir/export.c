@@ -62,7 +62,7 @@ enum status export_ops_check(const struct export_ops *ops, const struct plan *pl
 void export_note_gradients(const struct export_job *job, const char *why, struct text *notes)
 {
     if (job->plan->gradient_reduction == GRADIENTS_BF16)
-        text_printf(notes, "gradients are summed over the ranks in fp32, not in bf16: %s\n", why);
+        text_printf(notes, "gradients are kept and summed in fp32, not in bf16: %s\n", why);
 }
 
 enum status export_check(enum export_target target, const struct plan *plan, struct error *err)

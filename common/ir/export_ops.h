@@ -62,7 +62,7 @@ int64_t export_stage_blocks(const struct plan *plan, int virtual_stage);
 /* Of a job with a layout: which block of its block plan is this one of the model's? */
 int64_t export_planned_block(const struct export_job *job, int64_t block);
 
-/* Where gradients of the plan travel in bf16 and the target sends fp32: says so. */
+/* Where gradients of the plan are in bf16 and the target's in fp32: says so. */
 void export_note_gradients(const struct export_job *job, const char *why, struct text *notes);
 
 struct export_ops {

@@ -107,12 +107,14 @@ struct layer_work layer_backward_work(const struct model *model, const struct la
 }
 
 struct layer_work layer_update_work(const struct model *model, const struct layer_part *part,
-                                    enum precision precision)
+                                    enum precision precision, enum precision gradients)
 {
+    enum { GRADIENT_READS = 2 };
     struct part_counts counts = layer_part_counts(model, part);
     double copied = precision == PRECISION_FP32 ? 0 : (double)precision_bytes(precision);
+    double saved = GRADIENT_READS * (double)(sizeof(float) - precision_bytes(gradients));
     return (struct layer_work){.bytes = (double)(counts.matrices + counts.vectors) * UPDATE_BYTES +
-                                        (double)counts.matrices * copied};
+                                        (double)counts.matrices * (copied - saved)};
 }
 
 struct layer_work layer_work_add(struct layer_work a, struct layer_work b)

@@ -30,11 +30,13 @@ struct layer_work layer_backward_work(const struct model *model, const struct la
                                       struct layer_precision_mode mode,
                                       const struct micro_batch_shape *shape);
 /* A step's end, of each parameter: clipping's norm reads the gradient; AdamW reads parameter,
- * gradient and moments and writes all but the gradient: 8 accesses of 4 bytes. */
+ * gradient and moments and writes all but the gradient: 8 accesses of 4 bytes, of which those of
+ * the gradient can be of 2. */
 enum { UPDATE_BYTES = 32 };
-/* Of all parameters; in 16 bit the copy that layers read is written, too. */
+/* Of all parameters; in 16 bit the copy that layers read is written, too. `gradients`: of the
+ * matrices. */
 struct layer_work layer_update_work(const struct model *model, const struct layer_part *part,
-                                    enum precision precision);
+                                    enum precision precision, enum precision gradients);
 struct layer_work layer_work_add(struct layer_work a, struct layer_work b);
 
 /* Seconds: products and memory at the same time, each at its rate; a rate of 0 is unknown and does

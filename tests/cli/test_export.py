@@ -54,10 +54,12 @@ class Export(Test):
         self.assertTrue(any("hidden 32" in note for note in export["notes"]))
 
     def test_gradients_in_bf16(self):
-        """Where the target has such a sum it is asked for, else a note says that it is of fp32."""
-        self.plan(PINS + ",zero=0,gradients=bf16")
-        config = json.loads(self.export("deepspeed=ds.json")["text"])
-        self.assertEqual(config["communication_data_type"], "bf16")
+        """No layer is measured in bf16: a note says that gradients are in fp32."""
+        self.plan(PINS.replace(",precision=fp32", ",zero=0,gradients=bf16"))
+        deepspeed = self.export("deepspeed=ds.json")
+        self.assertNotIn("communication", deepspeed["text"])
+        self.assertTrue(any("none of its layers is in bf16" in note
+                            for note in deepspeed["notes"]))
         megatron = self.export("megatron=m.args")
         self.assertNotIn("--grad-reduce-in-bf16", megatron["text"])
         self.assertTrue(any("--grad-reduce-in-bf16 goes with --bf16" in note

@@ -158,15 +158,14 @@ static void test_export__option_names(void **state)
     assert_true(checked > 500);
 }
 
-/* Megatron-LM's sum in bf16 adds up micro-batches in bf16, too: of one it is the plan's. */
+/* Of several micro-batches, too: both add them up in bf16. */
 static void test_export__gradients_in_bf16(void **state)
 {
     static const struct {
         int64_t micro_batches;
         enum precision precision;
         bool is_written;
-    } cases[] = {
-        {1, PRECISION_BF16, true}, {16, PRECISION_BF16, false}, {1, PRECISION_FP32, false}};
+    } cases[] = {{1, PRECISION_BF16, true}, {16, PRECISION_BF16, true}, {1, PRECISION_FP32, false}};
     (void)state;
     for (size_t i = 0; i < COUNT(cases); i++) {
         struct plan plan = make("gpt2", 4, (struct degrees){2, 1, 1, 1});
@@ -180,7 +179,15 @@ static void test_export__gradients_in_bf16(void **state)
         level_all(EXPORT_MEGATRON, &plan);
         assert_ok(export_write(EXPORT_MEGATRON, &plan, &file, &notes, &err), &err);
         bool is_written = strstr(file.data, "--grad-reduce-in-bf16") != NULL;
-        bool is_noted = strstr(notes.data, "summed over the ranks in fp32") != NULL;
+        bool is_noted = strstr(notes.data, "kept and summed in fp32") != NULL;
+        assert_true(is_written == cases[i].is_written && is_noted != is_written);
+        text_free(&file);
+        text_free(&notes);
+        level_all(EXPORT_DEEPSPEED, &plan);
+        assert_ok(export_write(EXPORT_DEEPSPEED, &plan, &file, &notes, &err), &err);
+        is_written = strstr(file.data, "\"communication_data_type\": \"bf16\"") != NULL &&
+                     strstr(file.data, "\"grad_accum_dtype\": \"bf16\"") != NULL;
+        is_noted = strstr(notes.data, "kept and summed in fp32") != NULL;
         assert_true(is_written == cases[i].is_written && is_noted != is_written);
         text_free(&file);
         text_free(&notes);

@@ -67,6 +67,15 @@ static void test_pins__gradients_are_fp32_unless_pinned(void **state)
     assert_int_equal(pins_parse(&pins, "dp=2,gradients=bf16", &err), STATUS_OK);
     assert_int_equal(pins.gradients, GRADIENTS_BF16);
     assert_int_equal(pins_check_measured(&pins, &err), STATUS_OK);
+    static const char *const with_bf16[] = {
+        "gradients=bf16,precision=bf16",
+        "gradients=bf16,precision=fp32,precision:head=bf16",
+        "gradients=bf16,precision=fp32,precision:mlp:0=bf16",
+        "gradients=bf16,precision:mlp=fp32",
+        "gradients=fp32,precision=fp32",
+    };
+    for (size_t i = 0; i < sizeof(with_bf16) / sizeof(with_bf16[0]); i++)
+        assert_int_equal(pins_parse(&pins, with_bf16[i], &err), STATUS_OK);
     assert_int_equal(pins_parse(&pins, "gradients=fp16", &err), STATUS_USAGE);
     assert_non_null(strstr(err.message, "neither fp32 nor bf16"));
 }
@@ -133,6 +142,8 @@ static void test_pins__what_excludes_each_other_is_refused(void **state)
         {"v=2,schedule=gpipe", "needs schedule=interleaved"},
         {"v=1,schedule=interleaved", "needs v=2 or more"},
         {"pp=1,v=2", "needs pp=2 or more"},
+        {"gradients=bf16,precision=fp32", "gradients=bf16 is for layers in bf16"},
+        {"precision=fp16,gradients=bf16", "gradients=bf16 is for layers in bf16"},
         {"pp=1,schedule=gpipe", "needs pp=2 or more"},
         {"pp=1,schedule=interleaved", "needs pp=2 or more"},
     };

@@ -254,6 +254,7 @@ static void enumerate(struct enumeration *all)
         struct plan plan = {.model = *request->model,
                             .ranks = placement.ranks,
                             .threads = placement.threads,
+                            .gradient_reduction = request->pins.gradients,
                             .global_batch = request->global_batch,
                             .layers = layers,
                             .layer_count = model_layer_count(request->model)};
@@ -348,6 +349,7 @@ static void random_pins(struct dice *dice, uint64_t tightness, struct pins *pins
     }
     if (roll_true(dice, 6))
         pins->threads = 1 + (int)roll(dice, 2);
+    pins->gradients = roll_true(dice, 2) ? GRADIENTS_BF16 : GRADIENTS_FP32;
     for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
         pins->recompute_fixed[kind] = roll_true(dice, loose);
         pins->recompute[kind] = (enum recompute)roll(dice, RECOMPUTE_COUNT);

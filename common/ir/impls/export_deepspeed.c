@@ -142,6 +142,10 @@ static void write_notes(const struct export_job *job, struct text *notes)
     else if (job->recompute == EXPORT_SELECTIVE)
         text_append(notes, "the script's attention is to keep no probabilities: a fused one such "
                            "as FlashAttention\n");
+    if (job->precision == PRECISION_BF16 && job->plan->gradient_reduction == GRADIENTS_BF16)
+        text_append(notes, "gradients of norms and biases are in bf16, too\n");
+    else
+        export_note_gradients(job, "none of its layers is in bf16", notes);
 }
 
 static enum status write_all(const struct export_job *job, struct text *file, struct text *notes,
@@ -155,8 +159,12 @@ static enum status write_all(const struct export_job *job, struct text *file, st
     jout_int(out, "gradient_accumulation_steps", plan->micro_batches);
     write_zero(job, out);
     write_precision(job, out);
-    if (plan->gradient_reduction == GRADIENTS_BF16)
+    if (plan->gradient_reduction == GRADIENTS_BF16 && job->precision == PRECISION_BF16) {
         jout_string(out, "communication_data_type", "bf16");
+        jout_begin_object(out, "data_types");
+        jout_string(out, "grad_accum_dtype", "bf16");
+        jout_end(out);
+    }
     write_checkpoints(job, out);
     if (plan->tensor_parallel > 1) {
         jout_begin_object(out, "tensor_parallel");

@@ -187,14 +187,13 @@ static void write_fp8(const struct export_job *job, struct text *file)
                     (long long)job->first_16_bit, (long long)job->last_16_bit);
 }
 
-/* Its gradients in bf16 accumulate in bf16, too, which a plan's never do. */
 static bool reduces_in_bf16(const struct export_job *job)
 {
     if (job->precision != PRECISION_BF16)
         return false;
     if (job->layout != NULL)
         return job->layout->layout.gradients_16_bit;
-    return job->plan->gradient_reduction == GRADIENTS_BF16 && job->plan->micro_batches == 1;
+    return job->plan->gradient_reduction == GRADIENTS_BF16;
 }
 
 static void write_compute(const struct export_job *job, struct text *file)
@@ -247,11 +246,10 @@ static enum status write_all(const struct export_job *job, struct text *file, st
                 "data, tokenizer, learning rate and checkpoints\n",
                 plan->ranks);
     if (!reduces_in_bf16(job))
-        export_note_gradients(job,
-                              job->precision == PRECISION_BF16
-                                  ? "--grad-reduce-in-bf16 would also add up micro-batches in bf16"
-                                  : "--grad-reduce-in-bf16 goes with --bf16 only",
-                              notes);
+        export_note_gradients(job, "--grad-reduce-in-bf16 goes with --bf16 only", notes);
+    else if (job->layout == NULL)
+        text_append(notes,
+                    "--grad-reduce-in-bf16 keeps gradients of norms and biases in bf16, too\n");
     if (plan->model.experts > 0)
         text_append(notes, "routing is predicted as balanced: what keeps it so is yours to set, "
                            "--moe-aux-loss-coeff or --moe-expert-capacity-factor\n");
