@@ -212,7 +212,7 @@ static void print_reached(void *user, const struct bench *bench, const struct re
     (void)bench;
     if (row->micro_batch > 0)
         snprintf(micro_batch, sizeof micro_batch, "%lld", (long long)row->micro_batch);
-    printf("%-10s %-9s %-5s %-11s %5s %11s %9.1f %7.1f %-7s %7.1f %%\n",
+    printf("%-10s %-9s %-5s %-16s %5s %11s %9.1f %7.1f %-7s %7.1f %%\n",
            layer_kind_name(reached->kind), reached->pass, precision_name(row->precision),
            layer_mode_text(row->recompute, row->attention), micro_batch,
            format_seconds(reached->seconds, seconds), reached->work.flops / reached->seconds / 1e9,
@@ -231,7 +231,7 @@ static void print_bench(const struct bench *bench, const char *libraries)
             printf("matrix product, %s: %.1f GFLOP/s\n", precision_name((enum precision)p),
                    bench->matmul_flops[p] / 1e9);
     printf("copy: %.1f GB/s, read + written\n\n", bench->copy_bytes_s / 1e9);
-    printf("%-10s %-9s %-5s %-11s %5s %11s %9s %7s %-7s %9s\n", "layer", "pass", "prec",
+    printf("%-10s %-9s %-5s %-16s %5s %11s %9s %7s %-7s %9s\n", "layer", "pass", "prec",
            "recompute", "mb", "time", "GFLOP/s", "GB/s", "limit", "reached");
     visit_all(bench, print_reached, NULL);
 }

@@ -435,7 +435,7 @@ static const struct measurement *backward_of(const struct measurement_list *list
 
 static void print_layer_rows(const struct model *model, const struct measurement_list *list)
 {
-    printf("%-10s %-9s %-5s %-11s %5s %6s %8s %12s %12s\n", "layer", "part", "prec", "recompute",
+    printf("%-10s %-9s %-5s %-16s %5s %6s %8s %12s %12s\n", "layer", "part", "prec", "recompute",
            "mb", "ranks", "threads", "forward", "backward");
     for (int kind = 0; kind < LAYER_KIND_COUNT; kind++) {
         char key[LAYER_KEY_BYTES];
@@ -449,7 +449,7 @@ static void print_layer_rows(const struct model *model, const struct measurement
             const struct measurement *other = backward_of(list, row);
             if (other != NULL)
                 format_seconds(other->mean, backward);
-            printf("%-10s %-9s %-5s %-11s %5lld %6d %8d %12s %12s\n",
+            printf("%-10s %-9s %-5s %-16s %5lld %6d %8d %12s %12s\n",
                    layer_kind_name((enum layer_kind)kind), split, precision_name(row->precision),
                    layer_mode_text(row->recompute, row->attention), (long long)row->micro_batch,
                    row->ranks, row->threads, format_seconds(row->mean, forward), backward);

@@ -79,7 +79,7 @@ static void strategy_row(const struct plan *plan, size_t first, bool *listed, st
         listed[i] |= same;
         count += same;
     }
-    text_printf(out, "  %-10s %5zu   %6d  %-8s  %4d  %-9s  %-11s ", layer_kind_name(kind), count,
+    text_printf(out, "  %-10s %5zu   %6d  %-8s  %4d  %-9s  %-16s ", layer_kind_name(kind), count,
                 strategy->tensor_parallel, strategy->sequence_parallel ? "on" : "off",
                 strategy->zero_stage, precision_name(strategy->precision),
                 layer_mode_text(strategy->recompute, strategy->attention));
@@ -107,8 +107,9 @@ static void strategy_row(const struct plan *plan, size_t first, bool *listed, st
 static void strategies(const struct plan *plan, struct text *out)
 {
     bool *listed = calloc(plan->layer_count, sizeof *listed);
-    text_append(out,
-                "\n  layers     count   tensor  sequence  zero  precision  recompute    blocks\n");
+    text_append(
+        out,
+        "\n  layers     count   tensor  sequence  zero  precision  recompute         blocks\n");
     if (listed == NULL) {
         out->failed = true;
         return;

@@ -191,7 +191,7 @@ static void append_layer_columns(const struct plan *plan, struct text *out)
     text_printf(out, "%-14s", "Layer");
     if (figure_has_strategies(plan))
         text_printf(out, " %-30s", "split");
-    text_printf(out, " %-5s %-11s", "prec.", "recompute");
+    text_printf(out, " %-5s %-16s", "prec.", "recompute");
 }
 
 static void append_layer_name(const struct plan *plan, const struct layer_comparison *layer,
@@ -201,7 +201,7 @@ static void append_layer_name(const struct plan *plan, const struct layer_compar
     text_printf(out, "%-14s", figure_layer(layer->layer, text));
     if (figure_has_strategies(plan))
         text_printf(out, " %-30s", figure_strategy(plan, &layer->strategy, text));
-    text_printf(out, " %-5s %-11s", precision_name(layer->strategy.precision),
+    text_printf(out, " %-5s %-16s", precision_name(layer->strategy.precision),
                 layer_mode_text(layer->strategy.recompute, layer->strategy.attention));
 }
 
