@@ -154,22 +154,66 @@ static enum precision coarsest_precision(const struct plan *plan)
     return coarsest;
 }
 
+static bool is_tiled(const struct plan *plan, size_t layer)
+{
+    return plan->layers[layer].attention == ATTENTION_TILED;
+}
+
+/* Two runs of one pass: under the plan, and under that of the device. */
+static struct parity_noise noise_of(const struct plan *plan, const struct plan *device)
+{
+    struct parity_pass pass = {
+        .model = &plan->model,
+        .precision = coarsest_precision(plan),
+        .tokens = plan->global_batch * plan->model.seq_length,
+    };
+    pass.narrow_tiles = parity_narrow_tiles(pass.precision);
+    for (size_t i = 0; i < plan->layer_count; i++) {
+        pass.tiled += is_tiled(plan, i) && is_tiled(device, i);
+        pass.unlike += is_tiled(plan, i) != is_tiled(device, i);
+    }
+    struct parity_noise noise = parity_noise_of(&pass);
+    if (plan->gradient_reduction == GRADIENTS_BF16) {
+        int roundings = parity_reduction_roundings(&plan->model);
+        noise.gradient = hypot(noise.gradient, parity_reduction_noise(roundings));
+    }
+    return noise;
+}
+
+void parity_device_expect(struct parity_device *device, const struct parity_case *cases,
+                          size_t count)
+{
+    struct plan plan, one;
+    struct error err = {0};
+    struct parity_noise *noise = &device->training.noise;
+    *noise = (struct parity_noise){0};
+    assert_int_equal(parity_plan(&one, &device->what, &err), STATUS_OK);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(parity_plan(&plan, &cases[i], &err), STATUS_OK);
+        assert_int_equal(coarsest_precision(&plan), coarsest_precision(&one));
+        struct parity_noise of_case = noise_of(&plan, &one);
+        noise->logits = fmax(noise->logits, of_case.logits);
+        noise->gradient = fmax(noise->gradient, of_case.gradient);
+        plan_clear(&plan);
+    }
+    plan_clear(&one);
+    parity_bound_close(&device->bound);
+    parity_bound_open(&device->bound, &device->training);
+}
+
 void parity_device_open(struct parity_device *out, const struct parity_case *what,
                         const char *data_path, double comparisons)
 {
-    const struct parity_case one = parity_reference(what);
     struct plan plan;
     struct comm *alone = NULL;
     struct error err = {0};
-    *out = (struct parity_device){0};
-    if (comm_open_alone(&alone, &err) != STATUS_OK || parity_plan(&plan, &one, &err) != STATUS_OK)
+    *out = (struct parity_device){.what = parity_reference(what)};
+    if (comm_open_alone(&alone, &err) != STATUS_OK ||
+        parity_plan(&plan, &out->what, &err) != STATUS_OK)
         fail_msg("%s", err.message);
     out->model = plan.model;
     out->training = (struct parity_training){
         .model = &out->model,
-        .precision = coarsest_precision(&plan),
-        .reduction_roundings =
-            what->value[PARITY_GRADIENTS] > 0 ? parity_reduction_roundings(&plan.model) : 0,
         .tokens = plan.global_batch * plan.model.seq_length,
         .beta1 = optimizer.beta1,
         .beta2 = optimizer.beta2,
@@ -184,7 +228,7 @@ void parity_device_open(struct parity_device *out, const struct parity_case *wha
     out->training.tensors = out->tensors;
     out->training.tensor_count = out->initial.count;
     memcpy(out->training.steps, out->outcome.steps, sizeof out->outcome.steps);
-    parity_bound_open(&out->bound, &out->training);
+    parity_device_expect(out, what, 1);
     comm_close(alone);
 }
 

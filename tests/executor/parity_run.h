@@ -25,6 +25,7 @@ void parity_outcome_clear(struct parity_outcome *outcome);
 
 /* The same training on one device: what was learnt, and the bounds that follow from its sizes. */
 struct parity_device {
+    struct parity_case what;
     struct model model;
     struct parity_outcome outcome;
     struct trained_state initial;
@@ -33,10 +34,14 @@ struct parity_device {
     struct parity_bound bound;
 };
 
-/* Of any case of the same model, precision and way of gradients, by this process alone.
- * `comparisons` that are made with all bounds of the program: see parity_confidence. */
+/* parity_reference of the case, by this process alone, and the case's bounds. `comparisons` that
+ * are made with all bounds of the program: see parity_confidence. */
 void parity_device_open(struct parity_device *out, const struct parity_case *what,
                         const char *data_path, double comparisons);
+/* From now on the bounds are those of a training under these cases, one behind the other, of the
+ * same model and precision. */
+void parity_device_expect(struct parity_device *device, const struct parity_case *cases,
+                          size_t count);
 void parity_device_close(struct parity_device *device);
 
 /* What is compared. */
@@ -60,6 +65,7 @@ struct parity_verdict {
     struct parity_finding of[PARITY_QUANTITIES];
 };
 
+/* By the bounds of the last case that was opened or expected. */
 void parity_compare(const struct parity_device *device, const struct parity_outcome *outcome,
                     struct parity_verdict *out);
 /* The largest ratio; above 1 the difference is not rounding. */

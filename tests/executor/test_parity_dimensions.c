@@ -22,32 +22,33 @@ enum { MICRO_BATCH_2 = 1, MICRO_BATCH_4 = 2 }; /* values of PARITY_MICRO_BATCH *
 struct row {
     const char *name;
     int data_parallel, tensor_parallel, pipeline;
-    int zero, sequence, recompute, micro_batch;
+    int zero, sequence, recompute, attention, micro_batch;
     /* In these models no bit differs: "both", "llama" (whose embedding no two stages share), or
      * NULL: some may. */
     const char *exact;
 };
 
 static const struct row rows[] = {
-    {"recompute selective", 1, 1, 1, 0, 0, RECOMPUTE_SELECTIVE, MICRO_BATCH_4, "both"},
-    {"recompute full", 1, 1, 1, 0, 0, RECOMPUTE_FULL, MICRO_BATCH_4, "both"},
-    {"micro-batch 2", 1, 1, 1, 0, 0, 0, MICRO_BATCH_2, NULL},
-    {"pp 2", 1, 1, 2, 0, 0, 0, MICRO_BATCH_4, "llama"},
-    {"dp 2", 2, 1, 1, 0, 0, 0, MICRO_BATCH_4, NULL},
-    {"dp 2, ZeRO 1", 2, 1, 1, 1, 0, 0, MICRO_BATCH_4, NULL},
-    {"dp 2, ZeRO 2", 2, 1, 1, 2, 0, 0, MICRO_BATCH_4, NULL},
-    {"dp 2, ZeRO 3", 2, 1, 1, 3, 0, 0, MICRO_BATCH_4, NULL},
-    {"tp 2", 1, 2, 1, 0, 0, 0, MICRO_BATCH_4, NULL},
-    {"tp 2, sequence", 1, 2, 1, 0, 1, 0, MICRO_BATCH_4, NULL},
+    {"recompute selective", 1, 1, 1, 0, 0, RECOMPUTE_SELECTIVE, 0, MICRO_BATCH_4, "both"},
+    {"recompute full", 1, 1, 1, 0, 0, RECOMPUTE_FULL, 0, MICRO_BATCH_4, "both"},
+    {"tiled attention", 1, 1, 1, 0, 0, 0, ATTENTION_TILED, MICRO_BATCH_4, NULL},
+    {"micro-batch 2", 1, 1, 1, 0, 0, 0, 0, MICRO_BATCH_2, NULL},
+    {"pp 2", 1, 1, 2, 0, 0, 0, 0, MICRO_BATCH_4, "llama"},
+    {"dp 2", 2, 1, 1, 0, 0, 0, 0, MICRO_BATCH_4, NULL},
+    {"dp 2, ZeRO 1", 2, 1, 1, 1, 0, 0, 0, MICRO_BATCH_4, NULL},
+    {"dp 2, ZeRO 2", 2, 1, 1, 2, 0, 0, 0, MICRO_BATCH_4, NULL},
+    {"dp 2, ZeRO 3", 2, 1, 1, 3, 0, 0, 0, MICRO_BATCH_4, NULL},
+    {"tp 2", 1, 2, 1, 0, 0, 0, 0, MICRO_BATCH_4, NULL},
+    {"tp 2, sequence", 1, 2, 1, 0, 1, 0, 0, MICRO_BATCH_4, NULL},
 };
 
 /* The same with gradients that travel in bf16. */
 static const struct row narrow_rows[] = {
-    {"pp 2", 1, 1, 2, 0, 0, 0, MICRO_BATCH_4, "llama"},
-    {"dp 2", 2, 1, 1, 0, 0, 0, MICRO_BATCH_4, NULL},
-    {"dp 2, ZeRO 1", 2, 1, 1, 1, 0, 0, MICRO_BATCH_4, NULL},
-    {"dp 2, ZeRO 2", 2, 1, 1, 2, 0, 0, MICRO_BATCH_4, NULL},
-    {"dp 2, ZeRO 3", 2, 1, 1, 3, 0, 0, MICRO_BATCH_4, NULL},
+    {"pp 2", 1, 1, 2, 0, 0, 0, 0, MICRO_BATCH_4, "llama"},
+    {"dp 2", 2, 1, 1, 0, 0, 0, 0, MICRO_BATCH_4, NULL},
+    {"dp 2, ZeRO 1", 2, 1, 1, 1, 0, 0, 0, MICRO_BATCH_4, NULL},
+    {"dp 2, ZeRO 2", 2, 1, 1, 2, 0, 0, 0, MICRO_BATCH_4, NULL},
+    {"dp 2, ZeRO 3", 2, 1, 1, 3, 0, 0, 0, MICRO_BATCH_4, NULL},
 };
 
 static struct parity_case case_of(const char *model, enum precision precision,
@@ -59,6 +60,7 @@ static struct parity_case case_of(const char *model, enum precision precision,
     what.value[PARITY_SCHEDULE] = SCHEDULE_1F1B;
     what.value[PARITY_ZERO] = row->zero;
     what.value[PARITY_RECOMPUTE] = row->recompute;
+    what.value[PARITY_ATTENTION] = row->attention;
     what.value[PARITY_PRECISION] = (int)precision;
     what.value[PARITY_SEQUENCE] = row->sequence;
     what.value[PARITY_MICRO_BATCH] = row->micro_batch;
@@ -84,24 +86,25 @@ static bool is_exact(const struct row *row, const char *model)
            (strcmp(row->exact, "both") == 0 || strcmp(row->exact, model) == 0);
 }
 
-static void compare(const struct parity_device *device, const struct parity_outcome *got,
-                    const struct row *row, const char *model)
+static void compare(struct parity_device *device, const struct parity_case *what,
+                    const struct parity_outcome *got, const struct row *row)
 {
     struct parity_verdict verdict;
+    parity_device_expect(device, what, 1);
     parity_compare(device, got, &verdict);
     printf("| %-19s |", row->name);
     for (int q = 0; q < PARITY_WEIGHTS; q++)
         printf(" %.1e |", verdict.of[q].observed);
     printf(" %s\n", verdict.of[PARITY_MOMENT].where);
     assert_true(parity_worst(&verdict) <= 1);
-    if (is_exact(row, model))
+    if (is_exact(row, what->model))
         assert_true(verdict.of[PARITY_WEIGHTS].observed == 0 &&
                     verdict.of[PARITY_MOMENT].observed == 0);
 }
 
 static void run_rows(const char *model, enum precision precision, enum gradient_reduction gradients)
 {
-    static const struct row one = {"one device", 1, 1, 1, 0, 0, 0, MICRO_BATCH_4, NULL};
+    static const struct row one = {"one device", 1, 1, 1, 0, 0, 0, 0, MICRO_BATCH_4, NULL};
     const struct parity_case base = case_of(model, precision, gradients, &one);
     bool is_narrow = gradients == GRADIENTS_BF16;
     size_t count =
@@ -123,7 +126,7 @@ static void run_rows(const char *model, enum precision precision, enum gradient_
         if (what.ranks > 1 || comm_rank(world) == 0)
             train(&what, &got);
         if (comm_rank(world) == 0)
-            compare(&device, &got, row, model);
+            compare(&device, &what, &got, row);
         parity_outcome_clear(&got);
     }
     parity_outcome_clear(&whole_batch);
