@@ -64,7 +64,8 @@ static void place_training_state(struct memory_layout *layout)
         struct local_layer *layer = &layout->layers[i];
         uint64_t vector_bytes = layer->state.vectors * sizeof(float);
         uint64_t moment_bytes = layer->state.moments * sizeof(float);
-        layer->gradients = carve(&gradients, layer->state.gradients * sizeof(float));
+        layer->gradients = carve(&gradients, layer->state.gradients *
+                                                 precision_bytes(layer->state.gradient_precision));
         layer->vector_gradients = carve(&gradients, vector_bytes);
         layer->first_moment = carve(&moments, moment_bytes);
         layer->second_moment = carve(&moments, moment_bytes);

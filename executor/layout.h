@@ -41,7 +41,7 @@ struct local_layer {
      */
     float *whole_fp32, *shard_fp32;
     uint16_t *whole_16, *shard_16, *table_16;
-    float *gradients;                    /* whole under ZeRO 0 and 1, else the shard */
+    void *gradients; /* in state.gradient_precision; whole under ZeRO 0 and 1, else the shard */
     float *first_moment, *second_moment; /* the shard; whole under ZeRO 0 */
     /* Vectors, whole: [state.vectors] each. */
     float *vectors, *vector_gradients, *vector_first_moment, *vector_second_moment;

@@ -21,7 +21,9 @@ double learning_rate_at(const struct optimizer_options *options, int64_t step)
 
 /* Where the arrays of a segment begin. */
 struct segment_arrays {
-    float *parameters, *gradients, *first_moment, *second_moment;
+    float *parameters, *first_moment, *second_moment;
+    const void *gradients;
+    enum precision gradient_precision;
     uint16_t *parameters_16; /* NULL: no such copy */
 };
 
@@ -37,13 +39,16 @@ static struct segment_arrays vector_arrays(const struct local_layer *layer,
 }
 
 /* ZeRO 1 leaves the sum of a rank's block at its piece's beginning (comm_reduce_scatter_start). */
-static float *matrix_gradients(const struct local_layer *layer, const struct shard_segment *segment)
+static const void *matrix_gradients(const struct local_layer *layer,
+                                    const struct shard_segment *segment)
 {
+    uint64_t element_bytes = precision_bytes(layer->state.gradient_precision);
     if (layer->state.partition.ways == 1)
-        return layer->gradients + segment->part;
+        return (const char *)layer->gradients + segment->part * element_bytes;
     struct partition_piece piece = partition_piece_at(&layer->state.partition, segment->piece);
     uint64_t block_first = piece.first + (uint64_t)layer->block * piece.block;
-    return reduction_block(layer, segment->piece) + (segment->part - block_first);
+    return (const char *)reduction_block(layer, segment->piece) +
+           (segment->part - block_first) * element_bytes;
 }
 
 static struct segment_arrays arrays_of(const struct local_layer *layer,
@@ -55,6 +60,7 @@ static struct segment_arrays arrays_of(const struct local_layer *layer,
         .parameters = layer->shard_fp32 != NULL ? layer->shard_fp32 + segment->shard
                                                 : layer->whole_fp32 + segment->part,
         .gradients = matrix_gradients(layer, segment),
+        .gradient_precision = layer->state.gradient_precision,
         .first_moment = layer->first_moment + segment->shard,
         .second_moment = layer->second_moment + segment->shard,
     };
@@ -76,10 +82,12 @@ enum status optimizer_gradient_norm(const struct memory_layout *layout, struct c
         struct shard_segment segment;
         holding_of(&layout->plan->model, layer, &holding);
         struct segment_walk walk = shard_segments(&holding);
-        while (shard_segment_next(&walk, &segment))
+        while (shard_segment_next(&walk, &segment)) {
+            struct segment_arrays arrays = arrays_of(layer, &segment);
             if (segment.speaks)
-                sum += ops_sum_squares(layout->device, arrays_of(layer, &segment).gradients,
+                sum += ops_sum_squares(layout->device, arrays.gradients, arrays.gradient_precision,
                                        segment.count);
+        }
         journal_end(journal, PHASE_OPTIMIZER, start_ns);
     }
     int64_t start_ns = clock_ns();
@@ -103,6 +111,7 @@ static void update_layer(const struct memory_layout *layout, const struct local_
         struct adamw_call call = *common;
         call.parameters = arrays.parameters;
         call.gradients = arrays.gradients;
+        call.gradient_precision = arrays.gradient_precision;
         call.first_moment = arrays.first_moment;
         call.second_moment = arrays.second_moment;
         call.parameters_16 = arrays.parameters_16;

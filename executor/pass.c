@@ -195,6 +195,7 @@ static enum status backward_layer(struct pass *pass, size_t local, bool prefetch
     work.matrix_gradients = gradients.matrices;
     work.vector_gradients = gradients.vectors;
     work.table_gradients = gradients.table;
+    work.gradient_precision = layer->state.gradient_precision;
     work.accumulate_matrices = gradients.accumulate_matrices;
     work.accumulate_vectors = gradients.accumulate_vectors;
     work.table_is_written = gradients.table_is_written;

@@ -34,29 +34,20 @@ static struct comm *data_group(const struct reduction *reduction, const struct l
     return groups_of(reduction->groups, layer->strategy.tensor_parallel)->data;
 }
 
-static bool is_narrow(const struct reduction *reduction)
+static enum status all_reduce(struct comm *group, void *data, uint64_t count,
+                              enum precision precision, struct comm_request **out,
+                              struct error *err)
 {
-    return reduction->layout->plan->gradient_reduction == GRADIENTS_BF16;
+    return precision == PRECISION_BF16 ? comm_all_reduce_bf16_start(group, data, count, out, err)
+                                       : comm_all_reduce_start(group, data, count, out, err);
 }
 
-/* Of an element, on its way. */
-static uint64_t travel_bytes(const struct reduction *reduction)
+static enum status scatter(struct comm *group, void *data, uint64_t count, enum precision precision,
+                           struct comm_request **out, struct error *err)
 {
-    return is_narrow(reduction) ? sizeof(uint16_t) : sizeof(float);
-}
-
-static enum status all_reduce(const struct reduction *reduction, struct comm *group, float *data,
-                              uint64_t count, struct comm_request **out, struct error *err)
-{
-    return is_narrow(reduction) ? comm_all_reduce_bf16_start(group, data, count, out, err)
-                                : comm_all_reduce_start(group, data, count, out, err);
-}
-
-static enum status scatter(const struct reduction *reduction, struct comm *group, float *data,
-                           uint64_t count, struct comm_request **out, struct error *err)
-{
-    return is_narrow(reduction) ? comm_reduce_scatter_bf16_start(group, data, count, out, err)
-                                : comm_reduce_scatter_start(group, data, count, out, err);
+    return precision == PRECISION_BF16
+               ? comm_reduce_scatter_bf16_start(group, data, count, out, err)
+               : comm_reduce_scatter_start(group, data, count, out, err);
 }
 
 /* The layer whose matrices' gradient this layer's backward writes: its own, or, of a tied head that
@@ -75,12 +66,18 @@ static bool is_transient(const struct local_layer *layer)
     return layer->state.gradient_bytes > 0;
 }
 
-float *reduction_block(const struct local_layer *layer, size_t piece)
+/* Of an array of the layer's gradients. */
+static void *element_at(const struct local_layer *layer, void *gradients, uint64_t element)
 {
-    struct partition_piece at = partition_piece_at(&layer->state.partition, piece);
+    return (char *)gradients + element * precision_bytes(layer->state.gradient_precision);
+}
+
+void *reduction_block(const struct local_layer *layer, size_t piece)
+{
+    uint64_t first = partition_piece_at(&layer->state.partition, piece).first;
     if (is_transient(layer))
-        return layer->gradients + at.first / (uint64_t)layer->state.partition.ways;
-    return layer->gradients + at.first;
+        first /= (uint64_t)layer->state.partition.ways;
+    return element_at(layer, layer->gradients, first);
 }
 
 /* ---- ending ---- */
@@ -93,8 +90,9 @@ static void add_to_shard(const struct reduction *reduction, size_t local)
     const struct partition *partition = &target->state.partition;
     for (size_t i = 0; i < partition_piece_count(partition); i++) {
         struct partition_piece piece = partition_piece_at(partition, i);
-        ops_accumulate(reduction->layout->device, under_way->transient + piece.first,
-                       target->gradients + piece.first / (uint64_t)partition->ways, piece.block,
+        ops_accumulate(reduction->layout->device,
+                       element_at(target, under_way->transient, piece.first),
+                       reduction_block(target, i), target->state.gradient_precision, piece.block,
                        under_way->adds);
     }
 }
@@ -110,10 +108,10 @@ static enum status end_matrices(struct reduction *reduction, size_t local, struc
     int64_t wait_ns = clock_ns();
     under_way->matrices = NULL;
     TRY(comm_wait(data_group(reduction, target), request, err));
-    journal_communication(reduction->journal, PHASE_GRAD_REDUCE,
-                          (int32_t)reduction->layout->layers[local].index,
-                          under_way->matrices_start_ns, wait_ns,
-                          target->state.partition.count * travel_bytes(reduction));
+    journal_communication(
+        reduction->journal, PHASE_GRAD_REDUCE, (int32_t)reduction->layout->layers[local].index,
+        under_way->matrices_start_ns, wait_ns,
+        target->state.partition.count * precision_bytes(target->state.gradient_precision));
     if (under_way->transient != NULL)
         add_to_shard(reduction, local);
     under_way->transient = NULL;
@@ -132,13 +130,13 @@ static enum status end_vectors(struct reduction *reduction, size_t local, struct
     TRY(comm_wait(data_group(reduction, layer), request, err));
     journal_communication(reduction->journal, PHASE_GRAD_REDUCE, (int32_t)layer->index,
                           under_way->vectors_start_ns, wait_ns,
-                          layer->state.vectors * travel_bytes(reduction));
+                          layer->state.vectors * sizeof(float));
     return STATUS_OK;
 }
 
 /* ---- starting ---- */
 
-static enum status ring_buffer(struct reduction *reduction, size_t local, float **out,
+static enum status ring_buffer(struct reduction *reduction, size_t local, void **out,
                                struct error *err)
 {
     reduction->next_buffer ^= 1;
@@ -146,7 +144,7 @@ static enum status ring_buffer(struct reduction *reduction, size_t local, float 
     if (*user != RING_FREE)
         TRY(end_matrices(reduction, *user, err));
     *user = local;
-    *out = (float *)(void *)reduction->layout->gradient_ring.buffers[reduction->next_buffer];
+    *out = reduction->layout->gradient_ring.buffers[reduction->next_buffer];
     return STATUS_OK;
 }
 
@@ -156,11 +154,11 @@ enum status reduction_prepare(struct reduction *reduction, size_t local, int64_t
     const struct memory_layout *layout = reduction->layout;
     const struct local_layer *layer = &layout->layers[local];
     const struct local_layer *target = &layout->layers[target_of(reduction, local)];
-    float *matrices = target->gradients;
+    void *matrices = target->gradients;
     if (is_transient(layer)) {
         /* A chunk of one or two layers comes back to a layer before its ring buffer is wanted. */
         TRY(end_matrices(reduction, local, err));
-        matrices = (float *)(void *)layer->own_gradient;
+        matrices = layer->own_gradient;
         if (matrices == NULL)
             TRY(ring_buffer(reduction, local, &matrices, err));
         reduction->layers[local].transient = matrices;
@@ -192,8 +190,8 @@ static enum status start_transient(struct reduction *reduction, size_t local, in
                           reduction->layout->plan->pipeline == 1;
     under_way->adds = micro_batch > 0 || head_was_first;
     under_way->matrices_start_ns = clock_ns();
-    TRY(scatter(reduction, data_group(reduction, target), under_way->transient,
-                target->state.partition.count, &under_way->matrices, err));
+    TRY(scatter(data_group(reduction, target), under_way->transient, target->state.partition.count,
+                target->state.gradient_precision, &under_way->matrices, err));
     return layer->own_gradient != NULL ? end_matrices(reduction, local, err) : STATUS_OK;
 }
 
@@ -203,12 +201,13 @@ static enum status start_matrices(struct reduction *reduction, size_t local, str
     struct layer_reduction *under_way = &reduction->layers[local];
     struct comm *data = data_group(reduction, layer);
     uint64_t count = layer->state.partition.count;
+    enum precision precision = layer->state.gradient_precision;
     if (count == 0 || comm_size(data) == 1)
         return STATUS_OK;
     under_way->matrices_start_ns = clock_ns();
     if (layer->state.partition.ways > 1)
-        return scatter(reduction, data, layer->gradients, count, &under_way->matrices, err);
-    return all_reduce(reduction, data, layer->gradients, count, &under_way->matrices, err);
+        return scatter(data, layer->gradients, count, precision, &under_way->matrices, err);
+    return all_reduce(data, layer->gradients, count, precision, &under_way->matrices, err);
 }
 
 /* Under sequence parallelism the norm's gradients are sums over the tensor-parallel ranks, too. */
@@ -228,8 +227,8 @@ static enum status start_vectors(struct reduction *reduction, size_t local, stru
     if (layer->state.vectors == 0 || comm_size(groups->data) == 1)
         return STATUS_OK;
     under_way->vectors_start_ns = clock_ns();
-    return all_reduce(reduction, groups->data, layer->vector_gradients, layer->state.vectors,
-                      &under_way->vectors, err);
+    return comm_all_reduce_start(groups->data, layer->vector_gradients, layer->state.vectors,
+                                 &under_way->vectors, err);
 }
 
 enum status reduction_start(struct reduction *reduction, size_t local, int64_t micro_batch,
@@ -248,12 +247,12 @@ enum status reduction_start(struct reduction *reduction, size_t local, int64_t m
 
 /* ---- the end of the backward passes ---- */
 
-static enum status add_copies(const struct reduction *reduction, float *data, uint64_t count,
-                              struct error *err)
+static enum status add_copies(struct comm *table, void *data, uint64_t count,
+                              enum precision precision, struct error *err)
 {
     struct comm_request *request = NULL;
-    TRY(all_reduce(reduction, reduction->groups->table, data, count, &request, err));
-    return comm_wait(reduction->groups->table, request, err);
+    TRY(all_reduce(table, data, count, precision, &request, err));
+    return comm_wait(table, request, err);
 }
 
 /* First and last stage each have a copy of a tied table and half of its gradient. */
@@ -263,6 +262,7 @@ static enum status add_tied_copies(struct reduction *reduction, struct error *er
     bool is_first = layout->stage == 0;
     const struct local_layer *layer = &layout->layers[is_first ? 0 : layout->layer_count - 1];
     const struct partition *partition = &layer->state.partition;
+    enum precision precision = layer->state.gradient_precision;
     int64_t start_ns = clock_ns();
     uint64_t bytes = 0;
     /* Unsharded blocks are neighbours. */
@@ -270,8 +270,8 @@ static enum status add_tied_copies(struct reduction *reduction, struct error *er
     for (size_t i = 0; i < calls; i++) {
         uint64_t count =
             partition->ways == 1 ? partition->count : partition_piece_at(partition, i).block;
-        TRY(add_copies(reduction, reduction_block(layer, i), count, err));
-        bytes += count * travel_bytes(reduction);
+        TRY(add_copies(reduction->groups->table, reduction_block(layer, i), count, precision, err));
+        bytes += count * precision_bytes(precision);
     }
     journal_communication(reduction->journal, PHASE_GRAD_REDUCE, (int32_t)layer->index, start_ns,
                           start_ns, bytes);

@@ -2,8 +2,8 @@
  *
  * ZeRO 0 all-reduces a layer's whole gradient as soon as its last micro-batch is over, ZeRO 1
  * scatters its sum; ZeRO 2 and 3 scatter every micro-batch's and add it to the shard. What was
- * started progresses between kernels and ends before the update. What a plan's gradient_reduction
- * says is what travels: gradients and their sums over micro-batches stand in fp32 either way. */
+ * started progresses between kernels and ends before the update. Gradients travel as they stand:
+ * vectors in fp32, matrices in the layer's state.gradient_precision. */
 #ifndef TEMPER_EXECUTOR_REDUCTION_H
 #define TEMPER_EXECUTOR_REDUCTION_H
 
@@ -14,8 +14,8 @@
 struct layer_reduction {
     struct comm_request *matrices, *vectors; /* NULL: nothing */
     int64_t matrices_start_ns, vectors_start_ns;
-    float *transient; /* ZeRO 2, 3: the whole gradient being scattered */
-    bool adds;        /* to what the shard holds */
+    void *transient; /* ZeRO 2, 3: the whole gradient being scattered */
+    bool adds;       /* to what the shard holds */
 };
 
 struct reduction {
@@ -31,8 +31,9 @@ struct reduction {
 
 /* Where a layer's backward writes its gradients, for layer_call. */
 struct gradient_view {
-    float *matrices, *vectors;
-    float *table; /* of a tied head that owns none */
+    void *matrices; /* in the layer's state.gradient_precision */
+    float *vectors;
+    void *table; /* as matrices, of a tied head that owns none */
     bool accumulate_matrices, accumulate_vectors;
     bool table_is_written;
 };
@@ -51,6 +52,6 @@ enum status reduction_start(struct reduction *reduction, size_t local, int64_t m
 enum status reduction_finish(struct reduction *reduction, struct error *err);
 
 /* Where the sum of the block that this rank owns of piece `piece` stands after that. */
-float *reduction_block(const struct local_layer *layer, size_t piece);
+void *reduction_block(const struct local_layer *layer, size_t piece);
 
 #endif

@@ -523,8 +523,10 @@ void chain_optimize(struct chain *chain, const struct chain_update *update, int6
         const float *gradients = chain->gradients;
         int64_t start_ns = clock_ns();
         if (i < chain->layer_count) /* a tied table counts once */
-            (void)ops_sum_squares(device, gradients + part.matrices.first, part.matrices.count);
-        (void)ops_sum_squares(device, gradients + part.vectors.first, part.vectors.count);
+            (void)ops_sum_squares(device, gradients + part.matrices.first, PRECISION_FP32,
+                                  part.matrices.count);
+        (void)ops_sum_squares(device, gradients + part.vectors.first, PRECISION_FP32,
+                              part.vectors.count);
         times_ns[i] = clock_ns() - start_ns;
     }
     for (size_t i = 0; i <= chain->layer_count; i++) {

@@ -260,6 +260,8 @@ enum buffer_slot {
     SLOT_GROUP,  /* sequence parallel: fp32 [T, hidden] of the group, before it is scattered or
                     after it was gathered; of the embedding and the head, too */
     SLOT_LOSS,   /* head: fp32 [4, chunk] of log-sum-exp, maxima, sums and targets' logits */
+    SLOT_ORDER,  /* embedding: int32 [2, T], the tokens by their rows of the table, for gradients in
+                    bf16 */
     SLOT_COUNT
 };
 

@@ -140,7 +140,10 @@ static size_t copy_rows(struct buffer_spec *out, const struct buffer_spec *rows,
 
 static size_t embedding_buffers(const struct sizes *z, struct buffer_spec *out)
 {
-    const struct buffer_spec rows[] = {{SLOT_GROUP, BUFFER_SCRATCH, group_bytes(z)}};
+    const struct buffer_spec rows[] = {
+        {SLOT_GROUP, BUFFER_SCRATCH, group_bytes(z)},
+        {SLOT_ORDER, BUFFER_SCRATCH, mul(z->tokens, 2 * sizeof(int32_t))},
+    };
     return copy_rows(out, rows, sizeof(rows) / sizeof(rows[0]));
 }
 

@@ -34,8 +34,9 @@ bool strategy_equal(const struct layer_strategy *a, const struct layer_strategy 
  * parallelism, else its tensor-parallel degree. */
 int strategy_spread(const struct layer_strategy *strategy);
 
-/* As what gradients travel between the ranks that add them up; sums and what accumulates them over
- * micro-batches are fp32 (executor/comm/comm.h says where bf16 rounds). */
+/* As what the gradients of matrices are stored, added up over micro-batches and ranks, and sent:
+ * with bf16 in that, of the layers that layer_gradient_precision (ir/state.h) names. Each sum is
+ * made in fp32 and rounded when it is stored. */
 enum gradient_reduction { GRADIENTS_FP32, GRADIENTS_BF16, GRADIENT_REDUCTION_COUNT };
 const char *gradient_reduction_name(enum gradient_reduction reduction); /* "fp32", "bf16" */
 

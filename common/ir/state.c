@@ -19,6 +19,17 @@ static uint64_t half_bytes(uint64_t count)
     return count * sizeof(uint16_t);
 }
 
+enum precision layer_gradient_precision(const struct plan *plan, size_t layer)
+{
+    bool is_table = model_layer(&plan->model, layer).kind == LAYER_EMBEDDING;
+    if (plan->gradient_reduction != GRADIENTS_BF16)
+        return PRECISION_FP32;
+    if (is_table && !plan->model.tied_head)
+        return PRECISION_BF16;
+    const struct layer_strategy *decides = &plan->layers[is_table ? plan->layer_count - 1 : layer];
+    return decides->precision == PRECISION_BF16 ? PRECISION_BF16 : PRECISION_FP32;
+}
+
 /* Where the matrices' elements are kept: the table in state.h. */
 static void split_matrices(struct layer_state *state, int zero_stage, enum precision precision)
 {
@@ -33,7 +44,7 @@ static void split_matrices(struct layer_state *state, int zero_stage, enum preci
     state->gradients = zero_stage < 2 ? whole : share;
     state->moments = share;
     state->gather_bytes = keeps_whole ? 0 : halved ? half_bytes(whole) : fp32_bytes(whole);
-    state->gradient_bytes = zero_stage < 2 ? 0 : fp32_bytes(whole);
+    state->gradient_bytes = zero_stage < 2 ? 0 : whole * precision_bytes(state->gradient_precision);
 }
 
 static uint64_t table_count(const struct plan *plan, const struct layer_part *part)
@@ -73,6 +84,7 @@ void layer_state_of(const struct plan *plan, size_t layer, struct layer_state *o
     *out = (struct layer_state){
         .partition = {.count = partition_padded(counts.matrices, ways), .ways = ways},
         .vectors = counts.vectors,
+        .gradient_precision = layer_gradient_precision(plan, layer),
     };
     split_matrices(out, strategy->zero_stage, strategy->precision);
     share_table(plan, &part, out);
@@ -90,8 +102,8 @@ uint64_t layer_state_parameter_bytes(const struct layer_state *state)
 
 uint64_t layer_state_gradient_bytes(const struct layer_state *state)
 {
-    return footprint_region_bytes(fp32_bytes(state->gradients)) +
-           footprint_region_bytes(fp32_bytes(state->vectors));
+    uint64_t bytes = state->gradients * precision_bytes(state->gradient_precision);
+    return footprint_region_bytes(bytes) + footprint_region_bytes(fp32_bytes(state->vectors));
 }
 
 uint64_t layer_state_optimizer_bytes(const struct layer_state *state)

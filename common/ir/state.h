@@ -14,7 +14,9 @@
  *   3      gathered when used        fp32 M/d and 16 bit M/d     2 M/d       18/d
  *
  * Vectors (norm weights and biases, and gpt2's position table with them) stay whole in fp32 at
- * every rank: they are less than a hundredth of a model. With ZeRO 2 and 3 a layer's whole gradient
+ * every rank: they are less than a hundredth of a model. Gradients of matrices are fp32; those that
+ * layer_gradient_precision keeps in bf16 take 2 bytes an element less: 2 of 18 bytes a parameter
+ * under ZeRO 0, 2/d under ZeRO 2 and 3. With ZeRO 2 and 3 a layer's whole gradient
  * stands in a transient buffer until it is scattered, with ZeRO 3 its whole parameters do while it
  * works. */
 #ifndef TEMPER_IR_STATE_H
@@ -35,13 +37,20 @@ struct layer_state {
     uint64_t shard_16;
     uint64_t table_16;  /* a 16-bit copy of the token table alone, for a tied head on the same
                            rank that computes in 16 bit; ZeRO 0 to 2 */
-    uint64_t gradients; /* fp32 */
+    uint64_t gradients; /* of matrices, in gradient_precision */
     uint64_t moments;   /* fp32, each of the two */
+    enum precision gradient_precision; /* fp32 or bf16 */
     /* Transient, bytes */
     uint64_t gather_bytes;   /* ZeRO 3: the whole parameters. Of a tied head: the embedding's, and
                                 the table in 16 bit where it computes in that */
     uint64_t gradient_bytes; /* ZeRO 2, 3: the whole gradient. Of a tied head: the embedding's */
 };
+
+/* As what the gradients of the layer's matrices are stored, added up over micro-batches and ranks,
+ * and sent: fp32, or bf16 where the plan asks for it (gradient_reduction) and the layer computes in
+ * bf16. Of the token table, which is looked up in fp32, a tied head decides, wherever it stands;
+ * without one the plan alone. */
+enum precision layer_gradient_precision(const struct plan *plan, size_t layer);
 
 /* The same at every place of its stage. */
 void layer_state_of(const struct plan *plan, size_t layer, struct layer_state *out);

@@ -230,19 +230,15 @@ enum status comm_reduce_scatter_start(struct comm *comm, float *data, size_t cou
     return comm->ops->reduce_scatter_start(comm, data, count, out, err);
 }
 
-enum status comm_all_reduce_bf16_start(struct comm *comm, float *data, size_t count,
+enum status comm_all_reduce_bf16_start(struct comm *comm, uint16_t *data, size_t count,
                                        struct comm_request **out, struct error *err)
 {
-    if (comm->size == 1)
-        return comm_all_reduce_start(comm, data, count, out, err);
     return comm->ops->all_reduce_bf16_start(comm, data, count, out, err);
 }
 
-enum status comm_reduce_scatter_bf16_start(struct comm *comm, float *data, size_t count,
+enum status comm_reduce_scatter_bf16_start(struct comm *comm, uint16_t *data, size_t count,
                                            struct comm_request **out, struct error *err)
 {
-    if (comm->size == 1)
-        return comm_reduce_scatter_start(comm, data, count, out, err);
     return comm->ops->reduce_scatter_bf16_start(comm, data, count, out, err);
 }
 

@@ -2,7 +2,8 @@
  *
  * Two implementations: impls/self.c (one rank, no MPI at all) and impls/mpi.c. To add one (NCCL,
  * say): fill a `struct comm_ops` and list it in comm.c's table. All calls are collective over the
- * group unless they say otherwise. Sums are of fp32 and the same bits arrive at every rank. A rank
+ * group unless they say otherwise. Sums are added in fp32 and the same bits arrive at every rank. A
+ * rank
  * that fails for good calls comm_abort, which ends all ranks. */
 #ifndef TEMPER_COMM_COMM_H
 #define TEMPER_COMM_COMM_H
@@ -70,12 +71,11 @@ enum status comm_all_reduce_start(struct comm *comm, float *data, size_t count,
  * is undefined. */
 enum status comm_reduce_scatter_start(struct comm *comm, float *data, size_t count,
                                       struct comm_request **out, struct error *err);
-/* The same two sums, whose elements travel as bf16: every rank's summand is rounded once (to
- * nearest, ties to even), the additions are of fp32 in the order of the ranks, and the all-reduce
- * rounds the sum once more, so that all ranks have the same. One rank rounds nothing. */
-enum status comm_all_reduce_bf16_start(struct comm *comm, float *data, size_t count,
+/* The same two sums of bf16: the additions are of fp32 in the order of the ranks, and their result
+ * is rounded once (to nearest, ties to even). */
+enum status comm_all_reduce_bf16_start(struct comm *comm, uint16_t *data, size_t count,
                                        struct comm_request **out, struct error *err);
-enum status comm_reduce_scatter_bf16_start(struct comm *comm, float *data, size_t count,
+enum status comm_reduce_scatter_bf16_start(struct comm *comm, uint16_t *data, size_t count,
                                            struct comm_request **out, struct error *err);
 /* The reverse of a reduce-scatter, of elements of 2 or 4 bytes: each rank has written its own block
  * of each piece in its place (first_i + rank * block_i), and after the wait all blocks are there.

@@ -2,8 +2,8 @@
  *
  * An implementation embeds `struct comm` as the first member of its own struct, and `struct
  * comm_request` likewise. Every function has the contract of its namesake in comm.h; the counts of
- * blocking collectives are never zero, except in `gather_bytes`, `send` and `receive`. Messages and
- * sums in bf16 are only asked of groups of several ranks. */
+ * blocking collectives are never zero, except in `gather_bytes`, `send` and `receive`. Messages are
+ * only asked of groups of several ranks. */
 #ifndef TEMPER_COMM_COMM_OPS_H
 #define TEMPER_COMM_COMM_OPS_H
 
@@ -47,9 +47,9 @@ struct comm_ops {
                                     struct comm_request **out, struct error *err);
     enum status (*reduce_scatter_start)(struct comm *comm, float *data, size_t count,
                                         struct comm_request **out, struct error *err);
-    enum status (*all_reduce_bf16_start)(struct comm *comm, float *data, size_t count,
+    enum status (*all_reduce_bf16_start)(struct comm *comm, uint16_t *data, size_t count,
                                          struct comm_request **out, struct error *err);
-    enum status (*reduce_scatter_bf16_start)(struct comm *comm, float *data, size_t count,
+    enum status (*reduce_scatter_bf16_start)(struct comm *comm, uint16_t *data, size_t count,
                                              struct comm_request **out, struct error *err);
     enum status (*all_gather_start)(struct comm *comm, void *data, size_t count,
                                     size_t element_bytes, struct comm_request **out,

@@ -34,6 +34,14 @@ void convert_narrow(const float *from, uint16_t *to, size_t count, enum precisio
         narrow_loop(from, to, count, PRECISION_FP16);
 }
 
+CLONES
+void convert_add_bf16(const float *from, uint16_t *to, size_t count)
+{
+#pragma omp simd
+    for (size_t i = 0; i < count; i++)
+        to[i] = bf16_from_float(float_from_bf16(to[i]) + from[i]);
+}
+
 INLINED void round_loop(float *data, size_t count, enum precision precision)
 {
 #pragma omp simd

@@ -1,4 +1,5 @@
 /* The embedding: rows of the token table plus, for gpt2, rows of the position table. */
+#include "executor/ops/convert.h"
 #include "executor/ops/internal.h"
 #include "executor/ops/parts.h"
 #include "executor/ops/vector.h"
@@ -59,26 +60,88 @@ enum status embedding_forward(struct device *device, const struct layer_call *ca
     return group->all_reduce_sum(group->user, call->output, stream_count, err);
 }
 
-/* A token may stand in the batch many times: each thread adds up its own columns of all of them, in
- * the order of the batch. */
+/* A token may stand in the batch many times: all of them are added in the order of the batch. */
+static void add_tokens(const struct layer_call *call, const struct layer_dims *d, float *table,
+                       const float *gradient, struct span columns)
+{
+    for (size_t t = 0; t < d->tokens; t++) {
+        size_t row = 0;
+        if (token_row(d, call->tokens[t], &row))
+            add(table + row * d->hidden + columns.begin, gradient + t * d->hidden + columns.begin,
+                columns.end - columns.begin);
+    }
+}
+
+enum { DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS };
+
+static size_t digit_of(int32_t token, unsigned shift)
+{
+    return (size_t)token >> shift & (DIGITS - 1);
+}
+
+/* The places of the batch [tokens] sorted by their tokens, those of a token in the order of the
+ * batch: a radix sort from the least digit on. */
+static const int32_t *order_by_token(const struct layer_call *call, size_t tokens)
+{
+    int32_t *order = call->slots[SLOT_ORDER], *sorted = order + tokens;
+    for (size_t t = 0; t < tokens; t++)
+        order[t] = (int32_t)t;
+    for (unsigned shift = 0; call->model->vocab >> shift > 0; shift += DIGIT_BITS) {
+        size_t begin[DIGITS + 1] = {0};
+        for (size_t t = 0; t < tokens; t++)
+            begin[digit_of(call->tokens[t], shift) + 1]++;
+        for (size_t digit = 0; digit < DIGITS; digit++)
+            begin[digit + 1] += begin[digit];
+        for (size_t t = 0; t < tokens; t++)
+            sorted[begin[digit_of(call->tokens[order[t]], shift)]++] = order[t];
+        int32_t *swap = order;
+        order = sorted;
+        sorted = swap;
+    }
+    return order;
+}
+
+/* In bf16 all of a token's are added up in fp32 before they are added to its row, so that it is
+ * rounded once, however often the token stands there. */
+static void add_tokens_bf16(const struct layer_call *call, const struct layer_dims *d,
+                            uint16_t *table, const float *gradient, const int32_t *order,
+                            struct span columns)
+{
+    for (size_t first = 0, end = 0; first < d->tokens; first = end) {
+        int32_t token = call->tokens[order[first]];
+        size_t row = 0, length = 0;
+        while (end < d->tokens && call->tokens[order[end]] == token)
+            end++;
+        if (!token_row(d, token, &row))
+            continue;
+        for (size_t column = columns.begin; column < columns.end; column += length) {
+            float sum[CONVERT_CHUNK] = {0};
+            length = columns.end - column < CONVERT_CHUNK ? columns.end - column : CONVERT_CHUNK;
+            for (size_t t = first; t < end; t++)
+                add(sum, gradient + (size_t)order[t] * d->hidden + column, length);
+            convert_add_bf16(sum, table + row * d->hidden + column, length);
+        }
+    }
+}
+
+/* Each thread works on its own columns of all tokens. */
 static void token_gradient(struct device *device, const struct layer_call *call,
                            const struct layer_view *view, const float *gradient)
 {
     const struct layer_dims *d = &view->dims;
-    size_t tokens = d->tokens, hidden = d->hidden;
-    float *table = view->gradients[ROLE_TOKEN_EMBEDDING];
+    void *table = view->gradients[ROLE_TOKEN_EMBEDDING];
+    bool is_narrow = call->gradient_precision == PRECISION_BF16;
+    const int32_t *order = is_narrow ? order_by_token(call, d->tokens) : NULL;
     if (!call->accumulate_matrices && !call->table_is_written)
-        device_zero(device, table, d->vocab * hidden * sizeof(float));
+        device_zero(device, table,
+                    d->vocab * d->hidden * precision_bytes(call->gradient_precision));
 #pragma omp parallel num_threads(device->threads)
     {
-        struct span columns = span_of_thread(hidden, 16);
-        for (size_t t = 0; t < tokens; t++) {
-            size_t row = 0;
-            if (!token_row(d, call->tokens[t], &row))
-                continue;
-            add(table + row * hidden + columns.begin, gradient + t * hidden + columns.begin,
-                columns.end - columns.begin);
-        }
+        struct span columns = span_of_thread(d->hidden, 16);
+        if (is_narrow)
+            add_tokens_bf16(call, d, table, gradient, order, columns);
+        else
+            add_tokens(call, d, table, gradient, columns);
     }
 }
 

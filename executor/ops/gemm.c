@@ -50,9 +50,11 @@ static void sgemm_slabs(const struct gemm *g)
 enum status gemm_run(struct device *device, const struct gemm *gemm, struct error *err)
 {
     assert(gemm->bias == NULL || !gemm->accumulate);
-    assert(gemm->result == PRECISION_FP32 || (gemm->result == gemm->operands && !gemm->accumulate));
+    assert(gemm->result == PRECISION_FP32 || gemm->result == gemm->operands);
+    assert(gemm->result == PRECISION_FP32 || !gemm->accumulate ||
+           (gemm->result == PRECISION_BF16 && gemm->a_transposed));
     if (gemm->operands == PRECISION_BF16 || matmul_offers(device->onednn, gemm->operands))
-        return matmul_onednn(device->onednn, gemm, err);
+        return matmul_onednn(device, gemm, err);
     if (gemm->operands == PRECISION_FP16)
         return matmul_fp16(device, gemm, err);
     sgemm_slabs(gemm);

@@ -12,10 +12,10 @@ struct gemm {
     const void *b; /* [k, n], or [n, k] when b_transposed */
     void *c;       /* [m, n] */
     bool a_transposed, b_transposed;
-    bool accumulate;   /* add to what c holds; c is then fp32 */
+    bool accumulate;   /* add to what c holds; c is then fp32, or bf16 of a transposed a */
     const float *bias; /* [n], added to every row; NULL: none. Not together with `accumulate`. */
     enum precision operands; /* of a and b */
-    enum precision result;   /* of c; fp32 or that of the operands */
+    enum precision result; /* of c; fp32 or that of the operands, to which sums are rounded once */
 };
 
 enum status gemm_run(struct device *device, const struct gemm *gemm, struct error *err);
@@ -35,7 +35,7 @@ enum status matmul_cache_open(struct matmul_cache **out, struct error *err);
 void matmul_cache_close(struct matmul_cache *cache); /* NULL allowed */
 /* Are products of these operands computed here? Of a NULL cache none are. */
 bool matmul_offers(const struct matmul_cache *cache, enum precision operands);
-enum status matmul_onednn(struct matmul_cache *cache, const struct gemm *gemm, struct error *err);
+enum status matmul_onednn(struct device *device, const struct gemm *gemm, struct error *err);
 /* gemm_fp16.c */
 enum status matmul_fp16(struct device *device, const struct gemm *gemm, struct error *err);
 void matmul_fp16_close(struct device *device);

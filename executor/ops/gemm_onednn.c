@@ -1,17 +1,20 @@
 /* Matrix products through oneDNN: of bf16 operands, and of fp32 where the CPU has AVX-512. A
  * primitive is generated code for one shape; it is made when a shape is first seen and kept. */
+#include "executor/ops/convert.h"
 #include "executor/ops/gemm.h"
 
 #include <stdio.h>
 
 #ifdef TEMPER_HAS_ONEDNN
 
+#include <assert.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct shape_key {
     size_t m, n, k;
+    size_t a_stride; /* elements between rows of a, as stored */
     bool a_transposed, b_transposed, accumulate, has_bias;
     enum precision operands, result;
 };
@@ -28,7 +31,12 @@ struct matmul_cache {
     bool has_bf16, has_amx;
     struct matmul *entries;
     size_t count, capacity;
+    float *slab; /* [SLAB_COUNT]; NULL before the first weight gradient in bf16 */
 };
+
+/* Elements of c that a weight's gradient in bf16 is made of at once: 2 MiB of fp32, in cache until
+ * they are rounded. */
+enum { SLAB_COUNT = 1 << 19, SLAB_GRAIN = 16 };
 
 /* From so many rows of c on, packing both operands of bf16 pays. */
 enum { PACKED_ROWS_MIN = 512 };
@@ -37,9 +45,10 @@ enum { PACKED_DEPTH_MIN = 8192 };
 
 static bool key_equal(const struct shape_key *x, const struct shape_key *y)
 {
-    return x->m == y->m && x->n == y->n && x->k == y->k && x->a_transposed == y->a_transposed &&
-           x->b_transposed == y->b_transposed && x->accumulate == y->accumulate &&
-           x->has_bias == y->has_bias && x->operands == y->operands && x->result == y->result;
+    return x->m == y->m && x->n == y->n && x->k == y->k && x->a_stride == y->a_stride &&
+           x->a_transposed == y->a_transposed && x->b_transposed == y->b_transposed &&
+           x->accumulate == y->accumulate && x->has_bias == y->has_bias &&
+           x->operands == y->operands && x->result == y->result;
 }
 
 static enum status refused(struct error *err, const struct gemm *g, const char *what,
@@ -102,6 +111,7 @@ void matmul_cache_close(struct matmul_cache *cache)
     for (size_t i = 0; i < cache->count; i++)
         matmul_release(&cache->entries[i]);
     free(cache->entries);
+    free(cache->slab);
     dnnl_stream_destroy(cache->stream);
     dnnl_engine_destroy(cache->engine);
     free(cache);
@@ -123,23 +133,26 @@ static dnnl_data_type_t data_type(enum precision precision)
 }
 
 static dnnl_status_t describe(dnnl_memory_desc_t *out, size_t rows, size_t columns, bool transposed,
-                              dnnl_data_type_t type)
+                              size_t stride, dnnl_data_type_t type)
 {
     dnnl_dims_t dims = {(dnnl_dim_t)rows, (dnnl_dim_t)columns};
-    dnnl_dims_t strides = {transposed ? 1 : (dnnl_dim_t)columns, transposed ? (dnnl_dim_t)rows : 1};
+    dnnl_dims_t strides = {transposed ? 1 : (dnnl_dim_t)stride,
+                           transposed ? (dnnl_dim_t)stride : 1};
     return dnnl_memory_desc_init_by_strides(out, 2, dims, type, strides);
 }
 
 static dnnl_status_t describe_all(const struct shape_key *key, struct descriptions *out)
 {
     dnnl_data_type_t operands = data_type(key->operands);
-    dnnl_status_t code = describe(&out->a, key->m, key->k, key->a_transposed, operands);
+    dnnl_status_t code =
+        describe(&out->a, key->m, key->k, key->a_transposed, key->a_stride, operands);
     if (code == dnnl_success)
-        code = describe(&out->b, key->k, key->n, key->b_transposed, operands);
+        code = describe(&out->b, key->k, key->n, key->b_transposed,
+                        key->b_transposed ? key->k : key->n, operands);
     if (code == dnnl_success)
-        code = describe(&out->c, key->m, key->n, false, data_type(key->result));
+        code = describe(&out->c, key->m, key->n, false, key->n, data_type(key->result));
     if (code == dnnl_success && key->has_bias)
-        code = describe(&out->bias, 1, key->n, false, dnnl_f32);
+        code = describe(&out->bias, 1, key->n, false, key->n, dnnl_f32);
     return code;
 }
 
@@ -267,12 +280,13 @@ static dnnl_status_t matmul_make(struct matmul_cache *cache, struct matmul *entr
     return code;
 }
 
-static enum status find(struct matmul_cache *cache, const struct gemm *gemm, struct matmul **out,
-                        struct error *err)
+static enum status find(struct matmul_cache *cache, const struct gemm *gemm, size_t a_stride,
+                        struct matmul **out, struct error *err)
 {
     struct shape_key key = {gemm->m,
                             gemm->n,
                             gemm->k,
+                            a_stride,
                             gemm->a_transposed,
                             gemm->b_transposed,
                             gemm->accumulate,
@@ -310,10 +324,11 @@ static dnnl_status_t set_data(dnnl_memory_t memory, const void *data)
     return dnnl_memory_set_data_handle(memory, writable);
 }
 
-enum status matmul_onednn(struct matmul_cache *cache, const struct gemm *gemm, struct error *err)
+static enum status multiply(struct matmul_cache *cache, const struct gemm *gemm, size_t a_stride,
+                            struct error *err)
 {
     struct matmul *entry = NULL;
-    TRY(find(cache, gemm, &entry, err));
+    TRY(find(cache, gemm, a_stride, &entry, err));
     dnnl_status_t code = set_data(entry->a, gemm->a);
     if (code == dnnl_success)
         code = set_data(entry->b, gemm->b);
@@ -332,6 +347,50 @@ enum status matmul_onednn(struct matmul_cache *cache, const struct gemm *gemm, s
     if (code == dnnl_success)
         code = dnnl_stream_wait(cache->stream);
     return code == dnnl_success ? STATUS_OK : refused(err, gemm, "compute", code);
+}
+
+/* A weight's gradient in bf16, a few rows of c at a time: in fp32 into the slab, from there into c.
+ * By itself the packing kernel would allocate a second c of fp32 for each thread, and the other one
+ * is slower. */
+static enum status multiply_in_slabs(struct device *device, const struct gemm *gemm,
+                                     struct error *err)
+{
+    struct matmul_cache *cache = device->onednn;
+    size_t rows = SLAB_COUNT / gemm->n;
+    assert(rows > 0 && gemm->a_transposed);
+    if (rows > SLAB_GRAIN)
+        rows -= rows % SLAB_GRAIN;
+    if (cache->slab == NULL)
+        cache->slab = aligned_alloc(BUFFER_ALIGN_BYTES, SLAB_COUNT * sizeof(float));
+    if (cache->slab == NULL)
+        return error_memory(err, SLAB_COUNT * sizeof(float), "gradients in bf16");
+    for (size_t row = 0; row < gemm->m; row += rows) {
+        uint16_t *c = (uint16_t *)gemm->c + row * gemm->n;
+        struct gemm part = *gemm;
+        part.m = gemm->m - row < rows ? gemm->m - row : rows;
+        part.a = (const uint16_t *)gemm->a + row;
+        part.c = cache->slab;
+        part.accumulate = false;
+        part.result = PRECISION_FP32;
+        TRY(multiply(cache, &part, gemm->m, err));
+#pragma omp parallel num_threads(device->threads)
+        {
+            struct span span = span_of_thread(part.m * part.n, SLAB_GRAIN);
+            if (gemm->accumulate)
+                convert_add_bf16(cache->slab + span.begin, c + span.begin, span.end - span.begin);
+            else
+                convert_narrow(cache->slab + span.begin, c + span.begin, span.end - span.begin,
+                               PRECISION_BF16);
+        }
+    }
+    return STATUS_OK;
+}
+
+enum status matmul_onednn(struct device *device, const struct gemm *gemm, struct error *err)
+{
+    if (gemm->result == PRECISION_BF16 && gemm->a_transposed)
+        return multiply_in_slabs(device, gemm, err);
+    return multiply(device->onednn, gemm, gemm->a_transposed ? gemm->m : gemm->k, err);
 }
 
 const char *matmul_version(char *text, size_t bytes)
@@ -362,9 +421,9 @@ bool matmul_offers(const struct matmul_cache *cache, enum precision operands)
     return false;
 }
 
-enum status matmul_onednn(struct matmul_cache *cache, const struct gemm *gemm, struct error *err)
+enum status matmul_onednn(struct device *device, const struct gemm *gemm, struct error *err)
 {
-    (void)cache;
+    (void)device;
     return error_set(err, STATUS_UNSUPPORTED,
                      "a matrix product in %s of %zu x %zu x %zu: temper was built without oneDNN",
                      precision_name(gemm->operands), gemm->m, gemm->n, gemm->k);

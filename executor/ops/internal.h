@@ -56,7 +56,8 @@ struct layer_view {
     struct layer_dims dims;
     const float *parameters[ROLE_COUNT]; /* NULL: no such tensor, or a matrix not given in fp32 */
     const uint16_t *parameters_16[ROLE_COUNT]; /* matrices; NULL in fp32 as well */
-    float *gradients[ROLE_COUNT];              /* NULL in forward */
+    /* NULL in forward; matrices in layer_call.gradient_precision, vectors in fp32 */
+    void *gradients[ROLE_COUNT];
 };
 
 struct layer_view layer_view_of(const struct layer_call *call);

@@ -39,7 +39,8 @@ static void view_matrix(struct layer_view *view, enum tensor_role role,
     if (call->matrices_16 != NULL)
         view->parameters_16[role] = call->matrices_16 + at;
     if (call->matrix_gradients != NULL)
-        view->gradients[role] = call->matrix_gradients + at;
+        view->gradients[role] =
+            (char *)call->matrix_gradients + at * precision_bytes(call->gradient_precision);
 }
 
 struct layer_view layer_view_of(const struct layer_call *call)
@@ -88,6 +89,9 @@ static enum status check(const struct device *device, const struct layer_call *c
     assert(layer_admits_recompute(call->part.kind, call->mode.recompute));
     assert(layer_admits_precision(call->part.kind, call->mode.precision));
     assert(layer_admits_kernel(call->part.kind, call->mode.attention, call->mode.recompute));
+    assert(call->gradient_precision == PRECISION_FP32 ||
+           (call->gradient_precision == PRECISION_BF16 &&
+            (call->mode.precision == PRECISION_BF16 || call->part.kind == LAYER_EMBEDDING)));
     if (call->shape.threads < device_threads(device)) {
         return error_set(err, STATUS_INVALID,
                          "%s layer: its buffers are laid out for %d threads, the device has %d",

@@ -42,12 +42,18 @@ struct layer_call {
     const float *matrices;
     const uint16_t *matrices_16;
     const float *vectors;
-    float *matrix_gradients, *vector_gradients; /* fp32; not read in forward */
+    /* Gradients of all matrices, those of `table` too, are in gradient_precision: fp32, or in bf16
+     * where mode.precision is, or of the embedding; sums over tokens are of fp32 in either case,
+     * and what bf16 has of them, or of them and what was there, is rounded once (of the head: once
+     * a chunk of tokens). Not read in forward. */
+    void *matrix_gradients;
+    enum precision gradient_precision;
+    float *vector_gradients; /* fp32 */
     /* A tied head that owns no table reads the embedding's, rows [part_vocab_rows, hidden]: in fp32
      * or in its 16 bit, and its backward writes the table's gradient. Else NULL. */
     const float *table;
     const uint16_t *table_16;
-    float *table_gradients;
+    void *table_gradients;
     /* Gradients are added to what is there; false: they overwrite it, so that nobody has to zero
      * them. Those of the table follow that of the matrices. */
     bool accumulate_matrices, accumulate_vectors;

@@ -76,7 +76,7 @@ enum status linear_backward_input(struct device *device, const struct linear *z,
 }
 
 enum status linear_backward_weight(struct device *device, const struct linear *z, const void *x,
-                                   const void *y_gradient, float *weight_gradient, bool accumulate,
+                                   const void *y_gradient, void *weight_gradient, bool accumulate,
                                    struct error *err)
 {
     struct gemm gemm = {
@@ -89,7 +89,7 @@ enum status linear_backward_weight(struct device *device, const struct linear *z
         .a_transposed = true,
         .accumulate = accumulate,
         .operands = z->precision,
-        .result = PRECISION_FP32,
+        .result = z->call->gradient_precision,
     };
     return run(device, z, &gemm, err);
 }

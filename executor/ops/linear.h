@@ -26,9 +26,10 @@ enum status linear_forward_add(struct device *device, const struct linear *z, co
 enum status linear_backward_input(struct device *device, const struct linear *z,
                                   const void *y_gradient, void *x_gradient,
                                   enum precision x_precision, struct error *err);
-/* weight_gradient (fp32, shaped as the weight) = or += the product of x and y_gradient */
+/* weight_gradient (in the call's gradient_precision, shaped as the weight) = or += the product of x
+ * and y_gradient */
 enum status linear_backward_weight(struct device *device, const struct linear *z, const void *x,
-                                   const void *y_gradient, float *weight_gradient, bool accumulate,
+                                   const void *y_gradient, void *weight_gradient, bool accumulate,
                                    struct error *err);
 
 #endif

@@ -34,14 +34,13 @@ static struct adamw_factors factors_of(const struct adamw_call *call)
 }
 
 INLINED void adamw_loop(const struct adamw_call *call, struct adamw_factors f, struct span span,
-                        enum precision rounded_to)
+                        enum precision gradients, enum precision rounded_to)
 {
     float *p = call->parameters, *m = call->first_moment, *v = call->second_moment;
-    const float *g = call->gradients;
     uint16_t *rounded = call->parameters_16;
 #pragma omp simd
     for (size_t i = span.begin; i < span.end; i++) {
-        float gradient = g[i] * f.grad_scale;
+        float gradient = load_element(call->gradients, i, gradients) * f.grad_scale;
         float first = f.beta1 * m[i] + f.one_minus_beta1 * gradient;
         float second = f.beta2 * v[i] + f.one_minus_beta2 * gradient * gradient;
         float value = f.keep * p[i] - f.step * first / (sqrtf(second) * f.root_scale + f.epsilon);
@@ -57,12 +56,18 @@ CLONES
 static void adamw_span(const struct adamw_call *call, struct adamw_factors factors,
                        struct span span)
 {
-    if (call->parameters_16 == NULL)
-        adamw_loop(call, factors, span, PRECISION_FP32);
-    else if (call->precision_16 == PRECISION_BF16)
-        adamw_loop(call, factors, span, PRECISION_BF16);
+    bool is_narrow = call->gradient_precision == PRECISION_BF16;
+    enum precision rounded_to = call->parameters_16 == NULL ? PRECISION_FP32 : call->precision_16;
+    if (is_narrow && rounded_to == PRECISION_BF16)
+        adamw_loop(call, factors, span, PRECISION_BF16, PRECISION_BF16);
+    else if (is_narrow)
+        adamw_loop(call, factors, span, PRECISION_BF16, PRECISION_FP32);
+    else if (rounded_to == PRECISION_BF16)
+        adamw_loop(call, factors, span, PRECISION_FP32, PRECISION_BF16);
+    else if (rounded_to == PRECISION_FP16)
+        adamw_loop(call, factors, span, PRECISION_FP32, PRECISION_FP16);
     else
-        adamw_loop(call, factors, span, PRECISION_FP16);
+        adamw_loop(call, factors, span, PRECISION_FP32, PRECISION_FP32);
 }
 
 void ops_adamw(struct device *device, const struct adamw_call *call)
@@ -72,18 +77,27 @@ void ops_adamw(struct device *device, const struct adamw_call *call)
     adamw_span(call, factors, span_of_thread(call->count, GRAIN));
 }
 
-CLONES
-static double sum_squares_span(const float *data, struct span span)
+INLINED double sum_squares_loop(const void *data, struct span span, enum precision precision)
 {
     double sum = 0.0;
 #pragma omp simd reduction(+ : sum)
-    for (size_t i = span.begin; i < span.end; i++)
-        sum += (double)data[i] * (double)data[i];
+    for (size_t i = span.begin; i < span.end; i++) {
+        double value = (double)load_element(data, i, precision);
+        sum += value * value;
+    }
     return sum;
 }
 
+CLONES
+static double sum_squares_span(const void *data, enum precision precision, struct span span)
+{
+    return precision == PRECISION_BF16 ? sum_squares_loop(data, span, PRECISION_BF16)
+                                       : sum_squares_loop(data, span, PRECISION_FP32);
+}
+
 /* Partial sums of fixed parts, added in order: the same bits whatever the threads' timing. */
-double ops_sum_squares(struct device *device, const float *data, uint64_t count)
+double ops_sum_squares(struct device *device, const void *data, enum precision precision,
+                       uint64_t count)
 {
     enum { PARTS = 256 };
     double parts[PARTS];
@@ -91,7 +105,8 @@ double ops_sum_squares(struct device *device, const float *data, uint64_t count)
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (size_t part = 0; part < PARTS; part++) {
         size_t begin = grains * part / PARTS * GRAIN, end = grains * (part + 1) / PARTS * GRAIN;
-        parts[part] = sum_squares_span(data, (struct span){begin, end < count ? end : count});
+        parts[part] =
+            sum_squares_span(data, precision, (struct span){begin, end < count ? end : count});
     }
     double sum = 0.0;
     for (size_t part = 0; part < PARTS; part++)
@@ -109,23 +124,35 @@ void ops_cast_16(struct device *device, const float *from, uint16_t *to, uint64_
     }
 }
 
-CLONES
-static void add_span(const float *from, float *to, struct span span)
+INLINED void add_loop(const void *from, void *to, struct span span, enum precision precision)
 {
 #pragma omp simd
     for (size_t i = span.begin; i < span.end; i++)
-        to[i] += from[i];
+        store_element(to, i, load_element(to, i, precision) + load_element(from, i, precision),
+                      precision);
 }
 
-void ops_accumulate(struct device *device, const float *from, float *to, uint64_t count, bool add)
+CLONES
+static void add_span(const void *from, void *to, struct span span, enum precision precision)
 {
+    if (precision == PRECISION_BF16)
+        add_loop(from, to, span, PRECISION_BF16);
+    else
+        add_loop(from, to, span, PRECISION_FP32);
+}
+
+void ops_accumulate(struct device *device, const void *from, void *to, enum precision precision,
+                    uint64_t count, bool add)
+{
+    size_t bytes = precision_bytes(precision);
 #pragma omp parallel num_threads(device->threads)
     {
         struct span span = span_of_thread(count, GRAIN);
         if (add)
-            add_span(from, to, span);
+            add_span(from, to, span, precision);
         else if (span.end > span.begin)
-            memcpy(to + span.begin, from + span.begin, (span.end - span.begin) * sizeof(float));
+            memcpy((char *)to + span.begin * bytes, (const char *)from + span.begin * bytes,
+                   (span.end - span.begin) * bytes);
     }
 }
 

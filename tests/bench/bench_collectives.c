@@ -29,7 +29,7 @@ enum { ROUNDS_MOST = 1000, SMALLEST = 1 << 14, SIZES = 6, STEP = 4, REPEAT_COUNT
 
 static struct comm *comm;
 
-/* [count] fp32 each; `count` can be split over the ranks. */
+/* [count] fp32 each, of which bf16 take half; `count` can be split over the ranks. */
 struct arrays {
     float *data, *other;
     size_t count;
@@ -70,7 +70,8 @@ static void reduce_scatter(const struct arrays *arrays)
 static void reduce_scatter_bf16(const struct arrays *arrays)
 {
     struct comm_request *request;
-    CHECK(comm_reduce_scatter_bf16_start(comm, arrays->data, arrays->count, &request, &err));
+    uint16_t *data = (uint16_t *)(void *)arrays->data;
+    CHECK(comm_reduce_scatter_bf16_start(comm, data, arrays->count, &request, &err));
     wait_for(request);
 }
 
@@ -84,7 +85,8 @@ static void all_reduce(const struct arrays *arrays)
 static void all_reduce_bf16(const struct arrays *arrays)
 {
     struct comm_request *request;
-    CHECK(comm_all_reduce_bf16_start(comm, arrays->data, arrays->count, &request, &err));
+    uint16_t *data = (uint16_t *)(void *)arrays->data;
+    CHECK(comm_all_reduce_bf16_start(comm, data, arrays->count, &request, &err));
     wait_for(request);
 }
 

@@ -18,7 +18,7 @@
 #include <string.h>
 
 struct bench_options {
-    const char *model, *precision, *recompute, *attention;
+    const char *model, *precision, *gradients, *recompute, *attention;
     int64_t micro_batch, seq_length, threads, head_tokens, steps;
     double rate_seconds;
     bool json;
@@ -69,6 +69,12 @@ static const struct option_spec rows[] = {
      .metavar = "NAME",
      .fallback = "fp32",
      .doc = "fp32, bf16 or fp16."},
+    {.name = "gradients",
+     .type = OPTION_STRING,
+     .offset = offsetof(struct bench_options, gradients),
+     .metavar = "NAME",
+     .fallback = "fp32",
+     .doc = "Of matrices: fp32, or bf16 with --precision bf16."},
     {.name = "recompute",
      .type = OPTION_STRING,
      .offset = offsetof(struct bench_options, recompute),
@@ -136,9 +142,9 @@ struct figures {
     uint64_t peak_bytes; /* of the process in its steps */
 };
 
-/* Bytes of a parameter that must move: its gradient for the norm; gradient, moments and parameter
- * for AdamW, the last three there and back, and the 16-bit copy. */
-enum { NORM_BYTES = 4, ADAMW_BYTES = 28, COPY_16_BYTES = 2 };
+/* Bytes of a parameter that AdamW must move besides its gradient: moments and parameter there and
+ * back, and the 16-bit copy. */
+enum { ADAMW_BYTES = 24, COPY_16_BYTES = 2 };
 
 static enum status run_layers(struct chain *chain, struct timing *timing, struct error *err)
 {
@@ -158,6 +164,49 @@ static enum status run_layers(struct chain *chain, struct timing *timing, struct
     return STATUS_OK;
 }
 
+static double gradient_norm(struct chain *chain)
+{
+    double squares = 0.0;
+    for (size_t i = 0; i < chain->layer_count; i++) {
+        struct layer_call layer = chain_call(chain, i);
+        const struct part_counts *counts = &chain->layers[i].counts;
+        squares += ops_sum_squares(chain->device, layer.matrix_gradients, layer.gradient_precision,
+                                   counts->matrices);
+        squares +=
+            ops_sum_squares(chain->device, layer.vector_gradients, PRECISION_FP32, counts->vectors);
+    }
+    return sqrt(squares);
+}
+
+/* [at, at + count) of the flat arrays. */
+static void update(struct chain *chain, struct moments moments, struct adamw_call call, size_t at,
+                   uint64_t count)
+{
+    call.parameters = chain->parameters + at;
+    call.first_moment = moments.first + at;
+    call.second_moment = moments.second + at;
+    call.parameters_16 =
+        chain->options.precision != PRECISION_FP32 ? chain->parameters_16 + at : NULL;
+    call.count = count;
+    ops_adamw(chain->device, &call);
+}
+
+static void update_layers(struct chain *chain, struct moments moments,
+                          const struct adamw_call *common)
+{
+    for (size_t i = 0; i < chain->layer_count; i++) {
+        struct layer_call layer = chain_call(chain, i);
+        const struct chain_layer *at = &chain->layers[i];
+        struct adamw_call call = *common;
+        call.gradients = layer.matrix_gradients;
+        call.gradient_precision = layer.gradient_precision;
+        update(chain, moments, call, at->at, at->counts.matrices);
+        call.gradients = layer.vector_gradients;
+        call.gradient_precision = PRECISION_FP32;
+        update(chain, moments, call, at->at + (size_t)at->counts.matrices, at->counts.vectors);
+    }
+}
+
 static enum status run_step(struct chain *chain, struct moments moments, int64_t time,
                             struct timing *timing, struct error *err)
 {
@@ -165,16 +214,10 @@ static enum status run_step(struct chain *chain, struct moments moments, int64_t
     double start_s = clock_s();
     TRY(run_layers(chain, timing, err));
     double layers_end_s = clock_s();
-    double norm = sqrt(ops_sum_squares(chain->device, chain->gradients, chain->count));
+    double norm = gradient_norm(chain);
     double norm_end_s = clock_s();
-    struct adamw_call call = {
-        .parameters = chain->parameters,
-        .first_moment = moments.first,
-        .second_moment = moments.second,
-        .gradients = chain->gradients,
-        .parameters_16 = chain->options.precision != PRECISION_FP32 ? chain->parameters_16 : NULL,
+    const struct adamw_call call = {
         .precision_16 = chain->options.precision,
-        .count = chain->count,
         .learning_rate = 1e-4,
         .beta1 = 0.9,
         .beta2 = 0.95,
@@ -183,7 +226,7 @@ static enum status run_step(struct chain *chain, struct moments moments, int64_t
         .time = time,
         .grad_scale = norm > 1.0 ? 1.0 / norm : 1.0,
     };
-    ops_adamw(chain->device, &call);
+    update_layers(chain, moments, &call);
     timing->norm_s = norm_end_s - layers_end_s;
     timing->adamw_s = clock_s() - norm_end_s;
     timing->total_s = clock_s() - start_s;
@@ -213,7 +256,8 @@ static double kind_flops(const struct chain *chain, enum layer_kind kind)
 static double adamw_bytes(const struct chain *chain)
 {
     bool has_copy = chain->options.precision != PRECISION_FP32;
-    return (double)chain->count * (ADAMW_BYTES + (has_copy ? COPY_16_BYTES : 0));
+    return (double)chain->count * (ADAMW_BYTES + (has_copy ? COPY_16_BYTES : 0)) +
+           (double)chain->gradient_bytes;
 }
 
 static double matmul_rate(const struct figures *figures)
@@ -223,7 +267,7 @@ static double matmul_rate(const struct figures *figures)
 
 static double limit_s(const struct chain *chain, const struct figures *figures)
 {
-    double bytes = adamw_bytes(chain) + (double)chain->count * NORM_BYTES;
+    double bytes = adamw_bytes(chain) + (double)chain->gradient_bytes;
     return step_flops(chain) / matmul_rate(figures) + bytes / figures->copy_bytes_per_s;
 }
 
@@ -279,6 +323,7 @@ static enum status print_json(const struct chain *chain, const struct figures *f
     jout_string(out, "libraries", device_libraries(chain->device));
     jout_int(out, "threads", device_threads(chain->device));
     jout_string(out, "precision", precision_name(chain->options.precision));
+    jout_string(out, "gradients", precision_name(chain->options.gradients));
     jout_int(out, "parameters", (int64_t)model_parameter_count(&chain->model));
     jout_real(out, "step_flops", step_flops(chain));
     jout_real(out, "fastest_s", best->total_s);
@@ -350,12 +395,18 @@ static enum status run(const struct bench_options *options, struct error *err)
                                                     .threads = (int)options->threads,
                                                     .head_tokens = options->head_tokens}};
     if (!precision_parse(options->precision, &chain_options.precision) ||
+        !precision_parse(options->gradients, &chain_options.gradients) ||
         !recompute_parse(options->recompute, &chain_options.recompute) ||
         !attention_kernel_parse(options->attention, &chain_options.attention)) {
-        return error_set(err, STATUS_USAGE,
-                         "--precision %s --recompute %s --attention %s: no such mode",
-                         options->precision, options->recompute, options->attention);
+        return error_set(
+            err, STATUS_USAGE,
+            "--precision %s --gradients %s --recompute %s --attention %s: no such mode",
+            options->precision, options->gradients, options->recompute, options->attention);
     }
+    if (chain_options.gradients != PRECISION_FP32 &&
+        (chain_options.gradients != PRECISION_BF16 || chain_options.precision != PRECISION_BF16))
+        return error_set(err, STATUS_USAGE, "--gradients %s with --precision %s: no such training",
+                         options->gradients, options->precision);
     TRY(model_load(&model, options->model, &overrides, err));
     TRY(chain_open(&chain, &model, &chain_options, err));
 

@@ -1,5 +1,6 @@
 #include "parity_comm.h"
 
+#include "base/bf16.h"
 #include "executor/comm/comm_ops.h"
 #include "ir/mesh.h"
 #include <assert.h>
@@ -14,13 +15,15 @@ struct faulty_comm {
     const struct plan *plan;
     struct fault *fault;
     bool is_struck; /* the fault is in this group */
-    int sums;       /* of fp32 so far */
+    int sums;       /* so far */
 };
 
 struct faulty_request {
     struct comm_request base;
     struct comm_request *inner; /* NULL: the sum was left out */
-    float *scaled;              /* [count] is multiplied once the sum is there; NULL: it is not */
+    /* [count] are multiplied once the sum is there; NULL: none are */
+    float *scaled;
+    uint16_t *scaled_bf16;
     size_t count;
 };
 
@@ -48,6 +51,12 @@ static void scale(float *data, size_t count, int factor)
 {
     for (size_t i = 0; i < count; i++)
         data[i] *= (float)factor;
+}
+
+static void scale_bf16(uint16_t *data, size_t count, int factor)
+{
+    for (size_t i = 0; i < count; i++)
+        data[i] = bf16_from_float(float_from_bf16(data[i]) * (float)factor);
 }
 
 /* ---- groups ---- */
@@ -105,7 +114,7 @@ static void faulty_abort(struct comm *comm, int exit_code)
     comm_abort(inner_of(comm), exit_code);
 }
 
-/* ---- sums of fp32, where the faults are ---- */
+/* ---- sums, where the faults are ---- */
 
 static enum status faulty_all_reduce(struct comm *comm, void *data, size_t count,
                                      enum comm_element element, struct error *err)
@@ -148,6 +157,8 @@ static enum status own_request(struct comm *comm, struct faulty_request request,
 
 typedef enum status (*sum_start)(struct comm *, float *, size_t, struct comm_request **,
                                  struct error *);
+typedef enum status (*sum_bf16_start)(struct comm *, uint16_t *, size_t, struct comm_request **,
+                                      struct error *);
 
 static enum status faulty_start(struct comm *comm, sum_start start, float *data, size_t count,
                                 struct comm_request **out, struct error *err)
@@ -158,6 +169,18 @@ static enum status faulty_start(struct comm *comm, sum_start start, float *data,
         TRY(start(inner_of(comm), data, count, &request.inner, err));
     if (kind == FAULT_SCALED)
         request.scaled = data;
+    return own_request(comm, request, out, err);
+}
+
+static enum status faulty_bf16_start(struct comm *comm, sum_bf16_start start, uint16_t *data,
+                                     size_t count, struct comm_request **out, struct error *err)
+{
+    struct faulty_request request = {.count = count};
+    enum fault_kind kind = strike(self_of(comm));
+    if (kind != FAULT_MISSING)
+        TRY(start(inner_of(comm), data, count, &request.inner, err));
+    if (kind == FAULT_SCALED)
+        request.scaled_bf16 = data;
     return own_request(comm, request, out, err);
 }
 
@@ -173,16 +196,16 @@ static enum status faulty_reduce_scatter_start(struct comm *comm, float *data, s
     return faulty_start(comm, comm_reduce_scatter_start, data, count, out, err);
 }
 
-static enum status faulty_all_reduce_bf16_start(struct comm *comm, float *data, size_t count,
+static enum status faulty_all_reduce_bf16_start(struct comm *comm, uint16_t *data, size_t count,
                                                 struct comm_request **out, struct error *err)
 {
-    return faulty_start(comm, comm_all_reduce_bf16_start, data, count, out, err);
+    return faulty_bf16_start(comm, comm_all_reduce_bf16_start, data, count, out, err);
 }
 
-static enum status faulty_reduce_scatter_bf16_start(struct comm *comm, float *data, size_t count,
+static enum status faulty_reduce_scatter_bf16_start(struct comm *comm, uint16_t *data, size_t count,
                                                     struct comm_request **out, struct error *err)
 {
-    return faulty_start(comm, comm_reduce_scatter_bf16_start, data, count, out, err);
+    return faulty_bf16_start(comm, comm_reduce_scatter_bf16_start, data, count, out, err);
 }
 
 /* ---- the rest is passed on ---- */
@@ -233,6 +256,8 @@ static enum status faulty_wait(struct comm *comm, struct comm_request *request, 
     enum status status = comm_wait(inner_of(comm), own->inner, err);
     if (status == STATUS_OK && own->scaled != NULL)
         scale(own->scaled, own->count, comm->size);
+    if (status == STATUS_OK && own->scaled_bf16 != NULL)
+        scale_bf16(own->scaled_bf16, own->count, comm->size);
     free(own);
     return status;
 }

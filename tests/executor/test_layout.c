@@ -95,7 +95,8 @@ static void check_gradients_and_moments(const struct memory_layout *layout)
     struct spans *spans = spans_of(layout, MEMORY_GRADIENTS);
     for (size_t i = 0; i < layout->layer_count; i++) {
         const struct local_layer *layer = &layout->layers[i];
-        put(spans, "gradients", layer->gradients, layer->state.gradients * 4);
+        put(spans, "gradients", layer->gradients,
+            layer->state.gradients * precision_bytes(layer->state.gradient_precision));
         put(spans, "vector gradients", layer->vector_gradients, layer->state.vectors * 4);
     }
     assert_filled(spans);

@@ -1,9 +1,10 @@
 /* Sums of gradients over the ranks that replicate a layer, against sums by hand, under every ZeRO
  * stage; and that they are under way while the backward pass goes on. Gradients are small whole
- * numbers, so that no order of additions rounds, nor bf16 what travels. Run alone, and under mpirun
- * with 2 and 4 ranks. */
+ * numbers, so that no order of additions rounds, nor bf16. Run alone, and under mpirun with 2 and 4
+ * ranks. */
 #include "support.h"
 
+#include "base/bf16.h"
 #include "executor/reduction.h"
 #include "executor/weights.h"
 #include "ir/mesh.h"
@@ -53,11 +54,24 @@ static float element_of(int rank, size_t layer, int64_t micro_batch, uint64_t el
     return (float)((element * 7 + (uint64_t)rank * 3 + layer * 5 + (uint64_t)micro_batch) % 8);
 }
 
-static void put_gradient(float *data, uint64_t count, bool adds, int rank, size_t layer,
-                         int64_t micro_batch)
+static float load(const void *data, enum precision precision, uint64_t index)
 {
-    for (uint64_t i = 0; i < count; i++)
-        data[i] = (adds ? data[i] : 0) + element_of(rank, layer, micro_batch, i);
+    return precision == PRECISION_BF16 ? float_from_bf16(((const uint16_t *)data)[index])
+                                       : ((const float *)data)[index];
+}
+
+static void put_gradient(void *data, const struct local_layer *layer, bool adds, int rank,
+                         size_t index, int64_t micro_batch)
+{
+    enum precision precision = layer->state.gradient_precision;
+    for (uint64_t i = 0; i < layer->state.partition.count; i++) {
+        float value = (adds ? load(data, precision, i) : 0);
+        value += element_of(rank, index, micro_batch, i);
+        if (precision == PRECISION_BF16)
+            ((uint16_t *)data)[i] = bf16_from_float(value);
+        else
+            ((float *)data)[i] = value;
+    }
 }
 
 /* As a layer's backward would. */
@@ -70,14 +84,13 @@ static void backward(struct reduced *reduced, size_t local, int64_t micro_batch)
     int rank = comm_rank(world);
     assert_ok(reduction_prepare(&reduced->reduction, local, micro_batch, &view, &err), &err);
     if (view.matrices != NULL)
-        put_gradient(view.matrices, layer->state.partition.count,
-                     view.accumulate_matrices || view.table_is_written, rank, layer->index,
-                     micro_batch);
-    if (view.table != NULL)
-        put_gradient(view.table, table->state.partition.count, view.accumulate_matrices, rank,
+        put_gradient(view.matrices, layer, view.accumulate_matrices || view.table_is_written, rank,
                      layer->index, micro_batch);
-    put_gradient(view.vectors, layer->state.vectors, view.accumulate_vectors, rank, layer->index,
-                 micro_batch);
+    if (view.table != NULL)
+        put_gradient(view.table, table, view.accumulate_matrices, rank, layer->index, micro_batch);
+    for (uint64_t i = 0; i < layer->state.vectors; i++)
+        view.vectors[i] = (view.accumulate_vectors ? view.vectors[i] : 0) +
+                          element_of(rank, layer->index, micro_batch, i);
     assert_ok(reduction_start(&reduced->reduction, local, micro_batch,
                               micro_batch + 1 == MICRO_BATCHES, &err),
               &err);
@@ -141,10 +154,11 @@ static void assert_summed(const struct reduced *reduced, const struct local_laye
     const struct partition *partition = &layer->state.partition;
     for (size_t i = 0; i < partition_piece_count(partition); i++) {
         struct partition_piece piece = partition_piece_at(partition, i);
-        const float *block = reduction_block(layer, i);
+        const void *block = reduction_block(layer, i);
         uint64_t first = piece.first + (uint64_t)layer->block * piece.block;
         for (uint64_t k = 0; k < piece.block; k++)
-            assert_true((double)block[k] == matrices_sum(reduced, layer, first + k));
+            assert_true((double)load(block, layer->state.gradient_precision, k) ==
+                        matrices_sum(reduced, layer, first + k));
     }
     int ranks[16];
     uint64_t partial = layer_part_counts(&reduced->plan.model, &layer->part).partial;
@@ -168,11 +182,13 @@ static void check(const struct parity_case *what)
     reduced_close(&reduced);
 }
 
-static void check_meshes(const char *model, int zero_stage, enum gradient_reduction gradients)
+static void check_meshes(const char *model, int zero_stage, int precision,
+                         enum gradient_reduction gradients)
 {
     int ranks = comm_size(world);
     struct parity_case what = {.model = model, .ranks = ranks};
     what.value[PARITY_ZERO] = zero_stage;
+    what.value[PARITY_PRECISION] = precision;
     what.value[PARITY_GRADIENTS] = (int)gradients;
     what.value[PARITY_SCHEDULE] = SCHEDULE_1F1B;
     what.value[PARITY_MESH] = parity_mesh(ranks, 1, 1);
@@ -189,11 +205,14 @@ static void check_meshes(const char *model, int zero_stage, enum gradient_reduct
 static void test_reduction__sums_are_those_by_hand(void **state)
 {
     (void)state;
-    for (int zero = 0; zero <= 4; zero++) /* 4: a mixture by layer */
-        for (int g = 0; g < GRADIENT_REDUCTION_COUNT; g++) {
-            check_meshes("gpt2", zero, (enum gradient_reduction)g);
-            check_meshes("llama", zero, (enum gradient_reduction)g);
+    for (int zero = 0; zero <= 4; zero++) { /* 4: a mixture by layer */
+        for (int precision = 0; precision <= PRECISION_COUNT; precision++) { /* the last, too */
+            check_meshes("gpt2", zero, precision, GRADIENTS_BF16);
+            check_meshes("llama", zero, precision, GRADIENTS_BF16);
         }
+        check_meshes("gpt2", zero, PRECISION_BF16, GRADIENTS_FP32);
+        check_meshes("llama", zero, PRECISION_BF16, GRADIENTS_FP32);
+    }
 }
 
 /* ---- overlap ---- */

@@ -68,10 +68,17 @@ static void test_footprint__sharded_by_hand(void **state)
                                     .precision = i > 0 ? PRECISION_BF16 : PRECISION_FP32};
     check_pages(&small.plan, 0, (uint64_t[MEMORY_PROCESS]){33, 27, 54, 50, 111 + 64});
     assert_int_equal(footprint_ring_bytes(&small.plan), 65536);
-    /* the embedding: its sum of the group 8 pages, parameters 16, gradient 16 */
-    assert_int_equal(footprint_scratch_bytes(&small.plan, 0), 40 * PAGE);
+    /* the embedding: its sum of the group and its tokens' order 9 pages, parameters 16, gradient 16
+     */
+    assert_int_equal(footprint_scratch_bytes(&small.plan, 0), 41 * PAGE);
     /* the mlp's transient state is in the rings: 32768 + 32768 + 16384 + 32768 bytes */
     assert_int_equal(footprint_scratch_bytes(&small.plan, 2), 28 * PAGE);
+
+    /* gradients in bf16: of the shards 4 + 2 + 4 pages instead of 8 + 4 + 8, and of the table,
+     * which is the head's, half in its transient gradient */
+    small.plan.gradient_reduction = GRADIENTS_BF16;
+    check_pages(&small.plan, 0, (uint64_t[MEMORY_PROCESS]){33, 17, 54, 50, 103 + 64});
+    assert_int_equal(footprint_scratch_bytes(&small.plan, 0), 33 * PAGE);
 }
 
 /* Two stages of two layers, four micro-batches: two in flight on the first, one on the second,

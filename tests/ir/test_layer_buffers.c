@@ -152,8 +152,11 @@ static void test_layer_buffers__head_and_embedding(void **state)
     struct layer_precision_mode bf16 = {PRECISION_BF16, RECOMPUTE_NONE, ATTENTION_PLAIN};
     struct buffer_spec rows[LAYER_BUFFERS_MAX], row = {0};
 
-    assert_int_equal(layer_buffers(&model, LAYER_EMBEDDING, fp32, &shape, rows), 0);
-    size_t count = layer_buffers(&model, LAYER_HEAD, fp32, &shape, rows);
+    size_t count = layer_buffers(&model, LAYER_EMBEDDING, fp32, &shape, rows);
+    assert_int_equal(count, 1);
+    assert_true(find(rows, count, SLOT_ORDER, &row));
+    assert_true(row.bytes == 256 * 2 * 4 && row.life == BUFFER_SCRATCH);
+    count = layer_buffers(&model, LAYER_HEAD, fp32, &shape, rows);
     assert_true(find(rows, count, SLOT_LOGITS, &row));
     assert_true(row.bytes == UINT64_C(4) * 256 * 50257 && row.life == BUFFER_SCRATCH);
     assert_false(find(rows, count, SLOT_GRAD_B, &row));
@@ -256,6 +259,7 @@ static void test_layer_buffers__parts_of_one_case(void **state)
         uint64_t split_bytes, sequence_bytes; /* without and with sequence parallelism */
     } rows[] = {
         {LAYER_EMBEDDING, SLOT_GROUP, 0, 256 * 768 * 4},
+        {LAYER_EMBEDDING, SLOT_ORDER, 256 * 8, 256 * 8},
         {LAYER_ATTENTION, SLOT_NORM_STATS, 256 * 8, 64 * 8},
         {LAYER_ATTENTION, SLOT_NORM_OUT, 256 * 768 * 2, 64 * 768 * 2},
         {LAYER_ATTENTION, SLOT_QKV, 256 * 576 * 2, 256 * 576 * 2},

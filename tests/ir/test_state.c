@@ -7,11 +7,16 @@
 /* state.h's last column: a + b / d bytes a parameter. */
 static const struct {
     int zero_stage;
-    bool halved;
+    enum precision precision;
     uint64_t fixed, shared;
+    uint64_t narrower_fixed, narrower_shared; /* by so much with gradients in bf16 */
 } table[] = {
-    {0, false, 16, 0}, {0, true, 18, 0}, {1, false, 8, 8},  {1, true, 6, 12},
-    {2, false, 4, 12}, {2, true, 2, 16}, {3, false, 0, 16}, {3, true, 0, 18},
+    {0, PRECISION_FP32, 16, 0, 0, 0}, {0, PRECISION_FP16, 18, 0, 0, 0},
+    {1, PRECISION_FP32, 8, 8, 0, 0},  {1, PRECISION_FP16, 6, 12, 0, 0},
+    {2, PRECISION_FP32, 4, 12, 0, 0}, {2, PRECISION_FP16, 2, 16, 0, 0},
+    {3, PRECISION_FP32, 0, 16, 0, 0}, {3, PRECISION_FP16, 0, 18, 0, 0},
+    {0, PRECISION_BF16, 18, 0, 2, 0}, {1, PRECISION_BF16, 6, 12, 2, 0},
+    {2, PRECISION_BF16, 2, 16, 0, 2}, {3, PRECISION_BF16, 0, 18, 0, 2},
 };
 
 static uint64_t matrix_bytes(const struct layer_state *state)
@@ -38,11 +43,17 @@ static void test_state__bytes_follow_the_published_formulas(void **state)
                 struct layer_strategy *layer = &small.layers[2];
                 layer->tensor_parallel = t;
                 layer->zero_stage = table[i].zero_stage;
-                layer->precision = table[i].halved ? PRECISION_FP16 : PRECISION_FP32;
+                layer->precision = table[i].precision;
                 layer_state_of(&small.plan, 2, &of);
                 uint64_t ways = (uint64_t)d, matrices = 2 * 768 * 3072 / (uint64_t)t;
                 assert_int_equal(matrix_bytes(&of) * ways,
                                  matrices * (table[i].fixed * ways + table[i].shared));
+                small.plan.gradient_reduction = GRADIENTS_BF16;
+                uint64_t wide_bytes = matrix_bytes(&of);
+                layer_state_of(&small.plan, 2, &of);
+                assert_int_equal((wide_bytes - matrix_bytes(&of)) * ways,
+                                 matrices *
+                                     (table[i].narrower_fixed * ways + table[i].narrower_shared));
                 assert_int_equal(of.vectors, 3 * 768 + 3072 / t);
                 assert_int_equal(of.partition.ways, table[i].zero_stage > 0 ? d : 1);
                 assert_int_equal(of.partition.count, matrices);
@@ -87,7 +98,37 @@ static void test_state__transient_arrays_are_whole(void **state)
         layer_state_of(&small.plan, 1, &of);
         assert_int_equal(of.gradient_bytes, zero >= 2 ? 16384 * 4 : 0);
         assert_int_equal(of.gather_bytes, zero == 3 ? 16384 * 2 : 0);
+        small.plan.gradient_reduction = GRADIENTS_BF16;
+        layer_state_of(&small.plan, 1, &of);
+        assert_int_equal(of.gradient_bytes, zero >= 2 ? 16384 * 2 : 0);
+        small.plan.gradient_reduction = GRADIENTS_FP32;
     }
+}
+
+/* Which layers' gradients a plan's choice reaches. */
+static void test_state__gradients_in_bf16_are_of_layers_in_bf16(void **state)
+{
+    (void)state;
+    struct small_plan small;
+    for (int precision = 0; precision < PRECISION_COUNT; precision++)
+        for (int pipeline = 1; pipeline <= 2; pipeline++)
+            for (int tied = 0; tied <= 1; tied++) {
+                small_plan_init(&small, 2, 1);
+                small.plan.model.tied_head = tied;
+                small.plan.pipeline = pipeline;
+                small.layers[2].stage = small.layers[3].stage = pipeline - 1;
+                small.layers[2].precision = small.layers[3].precision = (enum precision)precision;
+                for (size_t i = 0; i < 4; i++)
+                    assert_int_equal(layer_gradient_precision(&small.plan, i), PRECISION_FP32);
+                small.plan.gradient_reduction = GRADIENTS_BF16;
+                enum precision follows =
+                    precision == PRECISION_BF16 ? PRECISION_BF16 : PRECISION_FP32;
+                assert_int_equal(layer_gradient_precision(&small.plan, 0),
+                                 tied ? follows : PRECISION_BF16);
+                assert_int_equal(layer_gradient_precision(&small.plan, 1), PRECISION_FP32);
+                assert_int_equal(layer_gradient_precision(&small.plan, 2), follows);
+                assert_int_equal(layer_gradient_precision(&small.plan, 3), follows);
+            }
 }
 
 /* A tied head has no matrices: its table, the copy of it in 16 bit and what of it is transient are
@@ -150,6 +191,7 @@ int main(void)
         cmocka_unit_test(test_state__bytes_follow_the_published_formulas),
         cmocka_unit_test(test_state__a_lower_degree_shards_over_more_ranks),
         cmocka_unit_test(test_state__transient_arrays_are_whole),
+        cmocka_unit_test(test_state__gradients_in_bf16_are_of_layers_in_bf16),
         cmocka_unit_test(test_state__a_tied_head_uses_the_embeddings_table),
         cmocka_unit_test(test_state__a_head_on_another_stage_has_its_own_table),
     };

@@ -1,5 +1,6 @@
 #include "chain.h"
 
+#include "base/bf16.h"
 #include "base/rng.h"
 #include <stdlib.h>
 #include <string.h>
@@ -72,6 +73,9 @@ static enum status open_layer(struct chain *chain, size_t index, size_t scratch_
     layer->mode = mode_of(&chain->options, layer->layer.kind);
     layer->counts = layer_part_counts(&chain->model, &layer->part);
     layer->at = (size_t)chain->count;
+    layer->gradients_at = chain->gradient_bytes;
+    chain->gradient_bytes += layer->counts.matrices * precision_bytes(chain->options.gradients) +
+                             layer->counts.vectors * sizeof(float);
     chain->count += layer->counts.matrices + layer->counts.vectors;
     TRY(layer_part_check(&chain->model, &layer->part, err));
 
@@ -96,7 +100,7 @@ static enum status open_arrays(struct chain *chain, struct error *err)
     size_t count = (size_t)chain->count, token_bytes = chain->tokens * sizeof(int32_t);
     struct device *device = chain->device;
     TRY(device_allocate(device, count * sizeof(float), (void **)&chain->parameters, err));
-    TRY(device_allocate(device, count * sizeof(float), (void **)&chain->gradients, err));
+    TRY(device_allocate(device, chain->gradient_bytes, (void **)&chain->gradients, err));
     TRY(device_allocate(device, count * sizeof(uint16_t), (void **)&chain->parameters_16, err));
     TRY(device_allocate(device, token_bytes, (void **)&chain->token_ids, err));
     TRY(device_allocate(device, token_bytes, (void **)&chain->targets, err));
@@ -150,7 +154,7 @@ void chain_close(struct chain *chain)
         region_close(device, &chain->scratch[slot]);
     size_t count = (size_t)chain->count, token_bytes = chain->tokens * sizeof(int32_t);
     device_free(device, chain->parameters, count * sizeof(float));
-    device_free(device, chain->gradients, count * sizeof(float));
+    device_free(device, chain->gradients, chain->gradient_bytes);
     device_free(device, chain->parameters_16, count * sizeof(uint16_t));
     device_free(device, chain->token_ids, token_bytes);
     device_free(device, chain->targets, token_bytes);
@@ -233,6 +237,31 @@ enum status chain_randomise(struct chain *chain, uint64_t seed, struct error *er
     return STATUS_OK;
 }
 
+/* Of the element at `at` of the flat arrays, which is the layer's. */
+static void *gradient_at(const struct chain *chain, const struct chain_layer *layer, size_t at)
+{
+    size_t offset = at - layer->at, matrices = (size_t)layer->counts.matrices;
+    size_t before = offset < matrices ? offset : matrices;
+    return (char *)chain->gradients + layer->gradients_at +
+           before * precision_bytes(chain->options.gradients) + (offset - before) * sizeof(float);
+}
+
+void chain_gradients(const struct chain *chain, float *out)
+{
+    for (size_t i = 0; i < chain->layer_count; i++) {
+        const struct chain_layer *layer = &chain->layers[i];
+        size_t matrices = (size_t)layer->counts.matrices;
+        const void *from = gradient_at(chain, layer, layer->at);
+        if (chain->options.gradients == PRECISION_FP32)
+            memcpy(out + layer->at, from, matrices * sizeof(float));
+        else
+            for (size_t k = 0; k < matrices; k++)
+                out[layer->at + k] = float_from_bf16(((const uint16_t *)from)[k]);
+        memcpy(out + layer->at + matrices, gradient_at(chain, layer, layer->at + matrices),
+               (size_t)layer->counts.vectors * sizeof(float));
+    }
+}
+
 static void bind_parameters(struct chain *chain, const struct chain_layer *layer,
                             struct layer_call *call)
 {
@@ -243,8 +272,9 @@ static void bind_parameters(struct chain *chain, const struct chain_layer *layer
     else
         call->matrices = chain->parameters + layer->at;
     call->vectors = chain->parameters + vectors_at;
-    call->matrix_gradients = chain->gradients + layer->at;
-    call->vector_gradients = chain->gradients + vectors_at;
+    call->gradient_precision = chain->options.gradients;
+    call->matrix_gradients = gradient_at(chain, layer, layer->at);
+    call->vector_gradients = gradient_at(chain, layer, vectors_at);
     bool shares_table = chain->model.tied_head && !chain->options.owns_table;
     if (layer->part.kind == LAYER_EMBEDDING)
         call->table_is_written = shares_table;
@@ -299,8 +329,11 @@ void chain_poison(struct chain *chain)
         struct chain_tensor tensors[LAYER_TENSORS_MAX];
         size_t count = chain_tensors(chain, i, tensors);
         for (size_t j = 0; j < count; j++) {
-            memset(chain->gradients + tensors[j].at, 0xff,
-                   (size_t)tensor_part_count(&tensors[j].part) * sizeof(float));
+            bool is_vector = tensors[j].part.whole.stays_whole;
+            size_t element_bytes =
+                is_vector ? sizeof(float) : precision_bytes(chain->options.gradients);
+            memset(gradient_at(chain, &chain->layers[i], tensors[j].at), 0xff,
+                   (size_t)tensor_part_count(&tensors[j].part) * element_bytes);
         }
     }
 }

@@ -9,6 +9,7 @@
 
 struct chain_options {
     struct micro_batch_shape shape;  /* threads: of the device too */
+    enum precision gradients;        /* of matrices: bf16 where `precision` is; else fp32 */
     enum precision precision;        /* of the layers that admit it, */
     enum recompute recompute;        /* as this, */
     enum attention_kernel attention; /* and this together with it; the others do without */
@@ -29,7 +30,8 @@ struct chain_layer {
     struct layer_part part;
     struct layer_precision_mode mode;
     struct part_counts counts;
-    size_t at; /* of its matrices in the flat arrays; its vectors stand behind them */
+    size_t at;           /* of its matrices in the flat arrays; its vectors stand behind them */
+    size_t gradients_at; /* bytes into chain.gradients */
     struct chain_region slots[SLOT_COUNT];
     struct chain_region output; /* [S, hidden]; not of the head */
 };
@@ -42,7 +44,10 @@ struct chain {
     struct chain_layer *layers;
     struct chain_region scratch[SLOT_COUNT]; /* shared by all layers */
     uint64_t count;                          /* elements of the flat arrays */
-    float *parameters, *gradients;
+    float *parameters;
+    float *gradients; /* flat if all are fp32; else of each layer its matrices in bf16, then its
+                         vectors in fp32: see chain_gradients */
+    size_t gradient_bytes;
     uint16_t *parameters_16;      /* in the options' precision */
     struct chain_region gradient; /* [S, hidden] */
     int32_t *token_ids, *targets; /* [T] */
@@ -64,6 +69,8 @@ enum status chain_randomise(struct chain *chain, uint64_t seed, struct error *er
 /* After the parameters changed. */
 void chain_cast(struct chain *chain);
 struct layer_call chain_call(struct chain *chain, size_t index);
+/* All in fp32, flat as the parameters. */
+void chain_gradients(const struct chain *chain, float *out);
 /* A layer's tensors in memory order; returns how many. */
 size_t chain_tensors(const struct chain *chain, size_t index,
                      struct chain_tensor out[LAYER_TENSORS_MAX]);

@@ -95,10 +95,14 @@ static void check_variant(struct product *p, enum precision operands, enum preci
     };
     size_t count = p->m * p->n;
     float *expected = allocate(count, sizeof(float));
-    if (variant == 1)
+    if (variant == 1) {
         ops_fill_normal(p->device, p->c, 0, count, 1.0, 5, 5);
-    else
+        convert_narrow(p->c, p->c_16, count, result);
+        if (out_is_16)
+            convert_widen(p->c_16, p->c, count, result);
+    } else {
         memset(gemm.c, 0xff, count * (out_is_16 ? sizeof(uint16_t) : sizeof(float)));
+    }
     reference(p, &gemm, expected);
     expect_ok(gemm_run(p->device, &gemm, &err), &err);
     if (out_is_16)
@@ -117,7 +121,8 @@ static void check(size_t m, size_t n, size_t k, int threads, enum precision oper
         for (int variant = 0; variant < 3; variant++) {
             bool at = way & 1, bt = way & 2;
             check_variant(&p, operands, PRECISION_FP32, at, bt, variant);
-            if (!is_fp32 && variant != 1)
+            bool adds_in_16 = at && operands == PRECISION_BF16; /* a weight's gradient */
+            if (!is_fp32 && (variant != 1 || adds_in_16))
                 check_variant(&p, operands, operands, at, bt, variant);
         }
     }
@@ -179,12 +184,14 @@ static void test_gemm__repeats_itself_to_the_bit(void **state)
     }
 }
 
-/* Larger than two slabs in rows, and in columns, with a remainder; only fp32 is cut. */
+/* Larger than two slabs in rows, and in columns, with a remainder; fp32 is cut, and bf16 with a
+ * transposed and a result in bf16. */
 static void test_gemm__slabs_leave_no_gap(void **state)
 {
     (void)state;
     check(2531, 1037, 3, 2, PRECISION_FP32);
     check(1037, 2531, 3, 2, PRECISION_FP32);
+    check(2531, 1037, 3, 2, PRECISION_BF16);
 }
 
 /* Larger than a panel of fp16 in each direction. */

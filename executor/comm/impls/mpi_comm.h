@@ -1,8 +1,7 @@
 /* Inside of the MPI implementation: groups, their requests under way, and the messages of them all.
  *
  * mpi.c opens and splits groups, mpi_blocking.c has the blocking calls, mpi_request.c starts and
- * ends requests, mpi_piece.c cuts collectives into pieces, mpi_bf16.c rounds
- * and adds what travels in bf16, mpi_family.c watches the messages. */
+ * ends requests, mpi_piece.c cuts collectives into pieces, mpi_family.c watches the messages. */
 #ifndef TEMPER_COMM_IMPLS_MPI_COMM_H
 #define TEMPER_COMM_IMPLS_MPI_COMM_H
 
@@ -38,8 +37,8 @@ struct mpi_request {
     char *out;         /* of a reduce-scatter: its block of piece i goes to out + first_i */
     size_t count;      /* as in comm.h */
     bool is_partition; /* its blocks are those of base/partition.h; else `count` elements apart */
-    MPI_Datatype type; /* as it travels */
-    size_t element_bytes; /* as it stands at `data` */
+    MPI_Datatype type;
+    size_t element_bytes; /* of `type`; a sum's are fp32 or, of 2 bytes, bf16 */
     MPI_Op op;
     size_t pieces, started;
     size_t under_way; /* pieces or messages that MPI has and that have not ended */
@@ -56,8 +55,7 @@ struct mpi_piece {
     size_t number;               /* of all pieces that its lane has started */
     size_t messages;             /* that have not ended */
     bool is_summed;              /* our block holds its sum */
-    float *scratch;              /* [size - 1] blocks of other ranks (in bf16: those, and our sum);
-                                    NULL until one is needed */
+    float *scratch;              /* [size - 1] blocks of other ranks; NULL until one is needed */
 };
 
 /* Collectives that start in the order of their requests, a few pieces at a time. */
@@ -120,11 +118,8 @@ int mpi_await(struct mpi_comm *mpi, int code, MPI_Request *handle, MPI_Status *s
 /* ---- mpi_piece.c ---- */
 
 extern const struct mpi_work mpi_work_all_reduce; /* of any type, by MPI's own */
-extern const struct mpi_work mpi_work_sum;        /* all-reduce of fp32 */
+extern const struct mpi_work mpi_work_sum;        /* all-reduce of fp32 or bf16 */
 extern const struct mpi_work mpi_work_reduce_scatter;
-extern const struct mpi_work
-    mpi_work_sum_bf16; /* likewise, travelling in bf16: type MPI_UINT16_T */
-extern const struct mpi_work mpi_work_reduce_scatter_bf16;
 extern const struct mpi_work mpi_work_all_gather;
 
 /* ---- mpi_request.c ---- */
@@ -138,9 +133,9 @@ enum status mpi_all_reduce_start(struct comm *comm, float *data, size_t count,
                                  struct comm_request **out, struct error *err);
 enum status mpi_reduce_scatter_start(struct comm *comm, float *data, size_t count,
                                      struct comm_request **out, struct error *err);
-enum status mpi_all_reduce_bf16_start(struct comm *comm, float *data, size_t count,
+enum status mpi_all_reduce_bf16_start(struct comm *comm, uint16_t *data, size_t count,
                                       struct comm_request **out, struct error *err);
-enum status mpi_reduce_scatter_bf16_start(struct comm *comm, float *data, size_t count,
+enum status mpi_reduce_scatter_bf16_start(struct comm *comm, uint16_t *data, size_t count,
                                           struct comm_request **out, struct error *err);
 enum status mpi_all_gather_start(struct comm *comm, void *data, size_t count, size_t element_bytes,
                                  struct comm_request **out, struct error *err);

@@ -1,13 +1,13 @@
 /* Collectives in pieces, of which only a few are MPI's at a time. Pieces start in the order of
  * their requests and places, the same at every rank, whatever the timing.
  *
- * Sums of fp32, reduce-scatter and all-gather are exchanged between all pairs of ranks by our own
- * messages. Blocks are added in the order of their ranks, element by element: the same bits at
- * every rank, every time, in an all-reduce as in a reduce-scatter, however they were cut. MPI has
- * these calls too, but promises no order of additions; Open MPI's reduce-scatter sends whole pieces
- * to one rank, adds them up there and hands the blocks out; and its calls allocate their buffers
- * anew for each piece, which cost an all-reduce half of its time where malloc gave them back to the
- * system.
+ * Sums of fp32 and bf16, reduce-scatter and all-gather are exchanged between all pairs of ranks by
+ * our own messages. Blocks are added in the order of their ranks, element by element: the same bits
+ * at every rank, every time, in an all-reduce as in a reduce-scatter, however they were cut. MPI
+ * has these calls too, but promises no order of additions; Open MPI's reduce-scatter sends whole
+ * pieces to one rank, adds them up there and hands the blocks out; and its calls allocate their
+ * buffers anew for each piece, which cost an all-reduce half of its time where malloc gave them
+ * back to the system.
  *
  * 28 MiB in pieces of 1 MiB, 4 under way, Open MPI 4.1.4, shared memory, a host of 2 cores, median
  * ms of 31 (two runs for 2 ranks). MPI's all-reduce is Rabenseifner's; its 11 ms are those with
@@ -22,9 +22,10 @@
  *                   pairs      3.0   3.4          7.2
  *   all-reduce      MPI's      6.1   9.6 (11)    39.9
  *                   pairs      6.2   7.3         33.9 */
-#include "executor/comm/impls/mpi_bf16.h"
 #include "executor/comm/impls/mpi_comm.h"
 
+#include "base/bf16.h"
+#include "base/clones.h"
 #include "base/partition.h"
 #include <string.h>
 
@@ -118,7 +119,7 @@ static struct blocks blocks_to_sum(const struct mpi_comm *mpi, const struct mpi_
 static struct blocks blocks_of(const struct mpi_comm *mpi, const struct mpi_piece *piece)
 {
     const struct mpi_request *request = piece->request;
-    if (request->work == &mpi_work_sum || request->work == &mpi_work_sum_bf16)
+    if (request->work == &mpi_work_sum)
         return blocks_to_sum(mpi, piece);
     struct blocks blocks = {.end = SIZE_MAX};
     if (request->is_partition) {
@@ -150,10 +151,11 @@ static char *block_at(const struct mpi_request *request, const struct blocks *bl
 
 /* Where a sum keeps another rank's block: those of lower and of higher ranks in order,
  * without a place for our own. */
-static float *scratch_of(const struct mpi_comm *mpi, const struct mpi_piece *piece,
-                         const struct blocks *blocks, int rank)
+static void *scratch_of(const struct mpi_comm *mpi, const struct mpi_piece *piece,
+                        const struct blocks *blocks, int rank)
 {
-    return piece->scratch + (size_t)(rank < mpi->base.rank ? rank : rank - 1) * blocks->length;
+    size_t place = (size_t)(rank < mpi->base.rank ? rank : rank - 1);
+    return (char *)piece->scratch + place * blocks->length * piece->request->element_bytes;
 }
 
 /* Where the messages of an exchange stand. */
@@ -236,10 +238,9 @@ static void add_two(float *restrict sum, const float *restrict a, const float *r
         sum[i] = a[i] + b[i];
 }
 
-/* Our block of the piece: those of all ranks added into `sum`, which is our own block itself or
- * overlaps none. Additions of two are the same either way round. */
-static void add_blocks(const struct mpi_comm *mpi, const struct mpi_piece *piece,
-                       const struct blocks *blocks, float *sum)
+/* Additions of two are the same either way round. */
+static void add_fp32_blocks(const struct mpi_comm *mpi, const struct mpi_piece *piece,
+                            const struct blocks *blocks, float *sum)
 {
     int mine = mpi->base.rank, last = mpi->base.size - 1;
     size_t count = block_length(blocks, mine);
@@ -266,11 +267,54 @@ static void add_blocks(const struct mpi_comm *mpi, const struct mpi_piece *piece
         add_two(sum, so_far, rest, count);
 }
 
+enum { SPAN = 512 }; /* of the fp32 of a sum of bf16: in the first-level cache */
+
+CLONES static void add_bf16_span(float *restrict sum, const uint16_t *restrict block, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        sum[i] += float_from_bf16(block[i]);
+}
+
+CLONES static void round_span(const float *restrict sum, uint16_t *restrict out, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        out[i] = bf16_from_float(sum[i]);
+}
+
+static void add_bf16_blocks(const struct mpi_comm *mpi, const struct mpi_piece *piece,
+                            const struct blocks *blocks, uint16_t *sum)
+{
+    int mine = mpi->base.rank;
+    size_t count = block_length(blocks, mine);
+    for (size_t begin = 0; begin < count; begin += SPAN) {
+        size_t length = least(count - begin, SPAN);
+        float all[SPAN] = {0};
+        for (int rank = 0; rank < mpi->base.size; rank++) {
+            const uint16_t *block = rank == mine ? (void *)block_at(piece->request, blocks, rank)
+                                                 : scratch_of(mpi, piece, blocks, rank);
+            add_bf16_span(all, block + begin, length);
+        }
+        round_span(all, sum + begin, length);
+    }
+}
+
+/* Our block of the piece: those of all ranks added into `sum`, which is our own block itself or
+ * overlaps none. */
+static void add_blocks(const struct mpi_comm *mpi, const struct mpi_piece *piece,
+                       const struct blocks *blocks, char *sum)
+{
+    if (piece->request->element_bytes == sizeof(uint16_t))
+        add_bf16_blocks(mpi, piece, blocks, (uint16_t *)(void *)sum);
+    else
+        add_fp32_blocks(mpi, piece, blocks, (float *)(void *)sum);
+}
+
 static void scatter_sums(struct mpi_comm *mpi, struct mpi_piece *piece)
 {
     const struct blocks blocks = blocks_of(mpi, piece);
     /* In place, that is where rank 0's block stood, which has been sent by now. */
-    add_blocks(mpi, piece, &blocks, (float *)(void *)piece->request->out + blocks.first);
+    add_blocks(mpi, piece, &blocks,
+               piece->request->out + blocks.first * piece->request->element_bytes);
 }
 
 /* First our block's sum, then everybody's. */
@@ -280,8 +324,7 @@ static void gather_sums(struct mpi_comm *mpi, struct mpi_piece *piece)
     if (piece->is_summed)
         return;
     piece->is_summed = true;
-    add_blocks(mpi, piece, &blocks,
-               (float *)(void *)block_at(piece->request, &blocks, mpi->base.rank));
+    add_blocks(mpi, piece, &blocks, block_at(piece->request, &blocks, mpi->base.rank));
     all_gather_piece(mpi, piece);
 }
 
@@ -304,104 +347,5 @@ const struct mpi_work mpi_work_reduce_scatter = {
 const struct mpi_work mpi_work_all_gather = {
     .call = "all-gather",
     .start = all_gather_piece,
-    .pieces = block_pieces,
-};
-
-/* ---- sums that travel in bf16 ----
- *
- * Each rank's block is rounded where it stands, in the first half of its bytes: its fp32 is wanted
- * no more. What arrives of a gathered sum goes to the second half, so that neither waits for the
- * other. A window's scratch holds as many blocks of bf16 as there are ranks where it held those of
- * all others in fp32: the last place is for our sum as it is sent. */
-
-static uint16_t *narrow_scratch(const struct mpi_piece *piece, const struct blocks *blocks,
-                                size_t place)
-{
-    return (uint16_t *)(void *)piece->scratch + place * blocks->length;
-}
-
-static void *into_narrow_scratch(const struct mpi_comm *mpi, const struct mpi_piece *piece,
-                                 const struct blocks *blocks, int from)
-{
-    return narrow_scratch(piece, blocks, (size_t)(from < mpi->base.rank ? from : from - 1));
-}
-
-static void *narrow_sum(const struct mpi_comm *mpi, const struct mpi_piece *piece,
-                        const struct blocks *blocks, int to)
-{
-    (void)to;
-    return narrow_scratch(piece, blocks, (size_t)mpi->base.size - 1);
-}
-
-static void *into_second_half(const struct mpi_comm *mpi, const struct mpi_piece *piece,
-                              const struct blocks *blocks, int from)
-{
-    (void)mpi;
-    return block_at(piece->request, blocks, from) + block_length(blocks, from) * sizeof(uint16_t);
-}
-
-static void reduce_scatter_bf16_piece(struct mpi_comm *mpi, struct mpi_piece *piece)
-{
-    static const struct exchange theirs = {
-        .scatters = true, .in = into_narrow_scratch, .out = at_place};
-    const struct blocks blocks = blocks_of(mpi, piece);
-    for (int rank = 0; rank < mpi->base.size; rank++)
-        if (rank != mpi->base.rank)
-            (void)bf16_narrow_in_place((float *)(void *)block_at(piece->request, &blocks, rank),
-                                       block_length(&blocks, rank));
-    exchange_piece(mpi, piece, &theirs);
-}
-
-/* Our block of the piece: those of all ranks added into `sum`, and into `narrow` unless NULL. */
-static void add_bf16_blocks(const struct mpi_comm *mpi, const struct mpi_piece *piece,
-                            const struct blocks *blocks, float *sum, uint16_t *narrow)
-{
-    const struct bf16_blocks all = {
-        .own = (const float *)(void *)block_at(piece->request, blocks, mpi->base.rank),
-        .others = narrow_scratch(piece, blocks, 0),
-        .stride = blocks->length,
-        .ranks = mpi->base.size,
-        .mine = mpi->base.rank,
-    };
-    bf16_add(sum, narrow, &all, block_length(blocks, mpi->base.rank));
-}
-
-static void scatter_bf16_sums(struct mpi_comm *mpi, struct mpi_piece *piece)
-{
-    const struct blocks blocks = blocks_of(mpi, piece);
-    add_bf16_blocks(mpi, piece, &blocks, (float *)(void *)piece->request->out + blocks.first, NULL);
-}
-
-/* First our block's sum, rounded as everybody gets it; then what has come of theirs. */
-static void gather_bf16_sums(struct mpi_comm *mpi, struct mpi_piece *piece)
-{
-    static const struct exchange ours = {.in = into_second_half, .out = narrow_sum};
-    const struct blocks blocks = blocks_of(mpi, piece);
-    int mine = mpi->base.rank;
-    float *own = (float *)(void *)block_at(piece->request, &blocks, mine);
-    for (int rank = 0; piece->is_summed && rank < mpi->base.size; rank++)
-        if (rank != mine)
-            bf16_widen_in_place((float *)(void *)block_at(piece->request, &blocks, rank),
-                                block_length(&blocks, rank));
-    if (piece->is_summed)
-        return;
-    piece->is_summed = true;
-    add_bf16_blocks(mpi, piece, &blocks, own, narrow_sum(mpi, piece, &blocks, mine));
-    exchange_piece(mpi, piece, &ours);
-}
-
-const struct mpi_work mpi_work_sum_bf16 = {
-    .call = "all-reduce",
-    .adds = true,
-    .start = reduce_scatter_bf16_piece,
-    .advance = gather_bf16_sums,
-    .pieces = all_reduce_pieces,
-};
-
-const struct mpi_work mpi_work_reduce_scatter_bf16 = {
-    .call = "reduce-scatter",
-    .adds = true,
-    .start = reduce_scatter_bf16_piece,
-    .advance = scatter_bf16_sums,
     .pieces = block_pieces,
 };

@@ -78,43 +78,43 @@ enum status mpi_collective_start(struct mpi_comm *mpi, struct mpi_lane *lane,
     return STATUS_OK;
 }
 
-static enum status all_reduce_start(struct comm *comm, float *data, size_t count,
-                                    const struct mpi_work *work, MPI_Datatype type,
-                                    struct comm_request **out, struct error *err)
+static enum status all_reduce_start(struct comm *comm, void *data, size_t count, MPI_Datatype type,
+                                    size_t element_bytes, struct comm_request **out,
+                                    struct error *err)
 {
     struct mpi_comm *mpi = (struct mpi_comm *)comm;
-    const struct mpi_request request = {.work = work,
-                                        .data = (char *)data,
+    const struct mpi_request request = {.work = &mpi_work_sum,
+                                        .data = data,
                                         .count = count,
                                         .type = type,
-                                        .element_bytes = sizeof(*data)};
+                                        .element_bytes = element_bytes};
     return mpi_collective_start(mpi, &mpi->queue, &request, out, err);
 }
 
 enum status mpi_all_reduce_start(struct comm *comm, float *data, size_t count,
                                  struct comm_request **out, struct error *err)
 {
-    return all_reduce_start(comm, data, count, &mpi_work_sum, MPI_FLOAT, out, err);
+    return all_reduce_start(comm, data, count, MPI_FLOAT, sizeof(*data), out, err);
 }
 
-enum status mpi_all_reduce_bf16_start(struct comm *comm, float *data, size_t count,
+enum status mpi_all_reduce_bf16_start(struct comm *comm, uint16_t *data, size_t count,
                                       struct comm_request **out, struct error *err)
 {
-    return all_reduce_start(comm, data, count, &mpi_work_sum_bf16, MPI_UINT16_T, out, err);
+    return all_reduce_start(comm, data, count, MPI_UINT16_T, sizeof(*data), out, err);
 }
 
-static enum status reduce_scatter_start(struct comm *comm, float *data, size_t count,
-                                        const struct mpi_work *work, MPI_Datatype type,
+static enum status reduce_scatter_start(struct comm *comm, void *data, size_t count,
+                                        MPI_Datatype type, size_t element_bytes,
                                         struct comm_request **out, struct error *err)
 {
     struct mpi_comm *mpi = (struct mpi_comm *)comm;
-    const struct mpi_request request = {.work = work,
-                                        .data = (char *)data,
-                                        .out = (char *)data,
+    const struct mpi_request request = {.work = &mpi_work_reduce_scatter,
+                                        .data = data,
+                                        .out = data,
                                         .count = count,
                                         .is_partition = true,
                                         .type = type,
-                                        .element_bytes = sizeof(*data)};
+                                        .element_bytes = element_bytes};
     assert(count == partition_padded(count, comm->size));
     return mpi_collective_start(mpi, &mpi->queue, &request, out, err);
 }
@@ -122,14 +122,13 @@ static enum status reduce_scatter_start(struct comm *comm, float *data, size_t c
 enum status mpi_reduce_scatter_start(struct comm *comm, float *data, size_t count,
                                      struct comm_request **out, struct error *err)
 {
-    return reduce_scatter_start(comm, data, count, &mpi_work_reduce_scatter, MPI_FLOAT, out, err);
+    return reduce_scatter_start(comm, data, count, MPI_FLOAT, sizeof(*data), out, err);
 }
 
-enum status mpi_reduce_scatter_bf16_start(struct comm *comm, float *data, size_t count,
+enum status mpi_reduce_scatter_bf16_start(struct comm *comm, uint16_t *data, size_t count,
                                           struct comm_request **out, struct error *err)
 {
-    return reduce_scatter_start(comm, data, count, &mpi_work_reduce_scatter_bf16, MPI_UINT16_T, out,
-                                err);
+    return reduce_scatter_start(comm, data, count, MPI_UINT16_T, sizeof(*data), out, err);
 }
 
 enum status mpi_all_gather_start(struct comm *comm, void *data, size_t count, size_t element_bytes,

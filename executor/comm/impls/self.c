@@ -96,6 +96,13 @@ static enum status self_start(struct comm *comm, float *data, size_t count,
     return STATUS_OK;
 }
 
+static enum status self_bf16_start(struct comm *comm, uint16_t *data, size_t count,
+                                   struct comm_request **out, struct error *err)
+{
+    (void)data;
+    return self_start(comm, NULL, count, out, err);
+}
+
 static enum status self_all_gather_start(struct comm *comm, void *data, size_t count,
                                          size_t element_bytes, struct comm_request **out,
                                          struct error *err)
@@ -166,6 +173,8 @@ const struct comm_ops comm_self_ops = {
     .all_reduce = self_all_reduce,
     .all_reduce_start = self_start,
     .reduce_scatter_start = self_start,
+    .all_reduce_bf16_start = self_bf16_start,
+    .reduce_scatter_bf16_start = self_bf16_start,
     .all_gather_start = self_all_gather_start,
     .poll = self_poll,
     .test = self_test,
