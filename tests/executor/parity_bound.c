@@ -191,12 +191,24 @@ struct parity_noise parity_noise_of(const struct parity_pass *pass)
     };
 }
 
-int parity_reduction_roundings(const struct model *model)
+/* Of n summands of random sign the first i have i / n of the square of all, in the mean: the n
+ * partial sums together have (n + 1) / 2 of it. */
+double parity_gradient_roundings(const struct parity_gradient_sum *sum)
 {
-    return model->tied_head ? 4 : 2;
+    double m = (double)sum->micro_batches, chunks = (double)sum->chunks;
+    double roundings = 0;
+    if (sum->zero_stage < 2)
+        roundings = (chunks * m + 1) / 2 + (sum->parts - 1) * (m + 1) / 2;
+    else /* of each micro-batch's alone; then of the shard, whose first summand is moved */
+        roundings = (chunks + 1) / 2 + sum->parts * (m + 1) / 2 - 1 / m;
+    if (sum->is_reduced)
+        roundings += 1;
+    if (sum->has_copies)
+        roundings += 1;
+    return roundings;
 }
 
-double parity_reduction_noise(int roundings)
+static double sum_noise(double roundings)
 {
     return parity_single_roundings(roundings, parity_roundoff(PRECISION_BF16));
 }
@@ -283,17 +295,39 @@ double parity_update_gain(double size, double beta1, double beta2, int step)
     return (1 + moment_ratio(beta1, beta2, step) * size / (1 + size)) / (1 + size);
 }
 
+/* Of all gradients together: every tensor's roundings by its share of the square. */
+static double norm_roundings(const struct parity_training *training, int step)
+{
+    double rounded = 0, all = 0;
+    for (size_t i = 0; i < training->tensor_count; i++) {
+        const struct parity_tensor *tensor = &training->tensors[i];
+        double square = tensor->gradient[step] * tensor->gradient[step];
+        rounded += tensor->roundings * square;
+        all += square;
+    }
+    return rounded / all;
+}
+
+/* Of a gradient that so many roundings add up to, before clipping. */
+static double gradient_bound(const struct parity_training *training, double roundings,
+                             double growth_so_far)
+{
+    double confidence = parity_norm_confidence(training->confidence, training->model);
+    return confidence * hypot(training->noise.gradient, sum_noise(roundings)) + growth_so_far;
+}
+
 static void take_step(const struct parity_training *training, struct spread *spread,
-                      double gradient_noise, int step)
+                      double norm_bound, double growth_so_far, int step)
 {
     const struct parity_step *at = &training->steps[step];
     double u = parity_roundoff(PRECISION_FP32);
     double ratio = moment_ratio(training->beta1, training->beta2, step);
     bool clips = training->clip_norm > 0 && at->gradient_norm > training->clip_norm;
-    /* Clipping divides by a norm that has an error of its own. */
-    double noise = clips ? M_SQRT2 * gradient_noise : gradient_noise;
     for (size_t i = 0; i < training->tensor_count; i++) {
         const struct parity_tensor *tensor = &training->tensors[i];
+        double noise = gradient_bound(training, tensor->roundings, growth_so_far);
+        if (clips) /* divides by a norm that has an error of its own */
+            noise = hypot(noise, norm_bound);
         double gradient = noise * tensor->gradient[step];
         spread->gradient[i] = fmax(spread->gradient[i], gradient);
         spread->moment[i] = training->beta1 * spread->moment[i] + (1 - training->beta1) * gradient +
@@ -319,12 +353,12 @@ void parity_bound_open(struct parity_bound *out, const struct parity_training *t
     struct spread spread = {zeros(count), zeros(count), zeros(count), zeros(count)};
     *out = (struct parity_bound){.tensors = calloc(count, sizeof *out->tensors)};
     assert_non_null(out->tensors);
-    double confidence = parity_norm_confidence(training->confidence, training->model);
     for (int step = 0; step < training->step_count; step++) {
-        double gradient = confidence * training->noise.gradient + growth(training, &spread);
+        double grown = growth(training, &spread);
+        double norm = gradient_bound(training, norm_roundings(training, step), grown);
         out->loss[step] = loss_bound(training, spread.weights, step) / training->steps[step].loss;
-        out->gradient_norm[step] = gradient;
-        take_step(training, &spread, gradient, step);
+        out->gradient_norm[step] = norm;
+        take_step(training, &spread, norm, grown, step);
     }
     for (size_t i = 0; i < count; i++) {
         const struct parity_tensor *tensor = &training->tensors[i];

@@ -58,11 +58,19 @@ struct parity_points {
 struct parity_points parity_points_of(enum attention_kernel kernel, bool narrow_tiles);
 
 struct parity_noise parity_noise_of(const struct parity_pass *pass);
-/* How often a gradient is rounded to bf16 on its way into the sum over all ranks, at most: every
- * summand and an all-reduce's sum; a tied table's once more each, between its two copies. */
-int parity_reduction_roundings(const struct model *model);
-/* What they do to a gradient: relative, root of the mean square. */
-double parity_reduction_noise(int roundings);
+/* How a matrix's gradient is added up in bf16. */
+struct parity_gradient_sum {
+    int zero_stage;
+    int64_t micro_batches; /* of a replica */
+    int64_t chunks;        /* in which a micro-batch's gradient comes: a head's, else 1 */
+    int parts;             /* 2 of a table to which embedding and head of one stage add, else 1 */
+    bool is_reduced;       /* over replicas */
+    bool has_copies;       /* of a tied table, on two stages, which are added up */
+};
+
+/* As many roundings of its final value make the same mean-square error, of summands of random sign:
+ * a rounding of a partial sum counts by its share of the square of all. */
+double parity_gradient_roundings(const struct parity_gradient_sum *sum);
 /* Where a loss comes from. */
 struct parity_loss {
     double vocab, tokens;
@@ -87,6 +95,7 @@ struct parity_tensor {
     double weights, change, moment;    /* norms at the end: values, values less initial values,
                                           AdamW's first moment */
     bool decays;
+    double roundings; /* parity_gradient_roundings of this training; 0: added up in fp32 */
 };
 
 struct parity_step {
@@ -97,7 +106,7 @@ struct parity_step {
 struct parity_training {
     const struct model *model;
     int64_t tokens;            /* of the global batch */
-    struct parity_noise noise; /* of each pass, with what happens to gradients between ranks */
+    struct parity_noise noise; /* of each pass; sums in bf16 are the tensors' */
     double beta1, beta2, epsilon, weight_decay, clip_norm;
     double confidence; /* lambda */
     struct parity_step steps[PARITY_STEPS_MAX];

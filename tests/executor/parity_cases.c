@@ -214,11 +214,27 @@ static bool is_canonical(const struct parity_case *what)
     if (value[PARITY_ATTENTION] == ATTENTION_TILED &&
         value[PARITY_RECOMPUTE] == RECOMPUTE_SELECTIVE)
         return false; /* no layer is */
-    bool is_tied = strcmp(what->model, "llama") != 0;
     bool has_replicas = mesh.data > 1 || value[PARITY_DEGREES] > 0;
-    if (value[PARITY_GRADIENTS] > 0 && !has_replicas && !(is_tied && mesh.pipeline > 1))
-        return false;
     return has_replicas || value[PARITY_ZERO] == 0;
+}
+
+bool parity_gradients_are_bf16(const struct plan *plan, size_t layer)
+{
+    bool is_table = layer == 0;
+    if (plan->gradient_reduction != GRADIENTS_BF16)
+        return false;
+    if (is_table && !plan->model.tied_head)
+        return true;
+    return plan->layers[is_table ? plan->layer_count - 1 : layer].precision == PRECISION_BF16;
+}
+
+/* Gradients that are asked for in bf16, of layers that have none. */
+static bool asks_for_nothing(const struct plan *plan)
+{
+    for (size_t i = 0; i < plan->layer_count; i++)
+        if (parity_gradients_are_bf16(plan, i))
+            return false;
+    return plan->gradient_reduction == GRADIENTS_BF16;
 }
 
 static bool same_strategies(const struct plan *a, const struct plan *b)
@@ -292,7 +308,7 @@ enum status parity_cases_all(struct parity_cases *out, const char *model, int ra
         struct error refused = {0};
         if (!is_canonical(&row) || parity_plan(&plan, &row, &refused) != STATUS_OK)
             continue;
-        bool repeats = repeats_lower(&row, &plan);
+        bool repeats = asks_for_nothing(&plan) || repeats_lower(&row, &plan);
         plan_clear(&plan);
         if (!repeats && append(&cases, &capacity, &row, err) != STATUS_OK) {
             parity_cases_clear(&cases);

@@ -1,5 +1,6 @@
 #include "parity_run.h"
 
+#include "ir/mesh.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -172,12 +173,58 @@ static struct parity_noise noise_of(const struct plan *plan, const struct plan *
         pass.tiled += is_tiled(plan, i) && is_tiled(device, i);
         pass.unlike += is_tiled(plan, i) != is_tiled(device, i);
     }
-    struct parity_noise noise = parity_noise_of(&pass);
-    if (plan->gradient_reduction == GRADIENTS_BF16) {
-        int roundings = parity_reduction_roundings(&plan->model);
-        noise.gradient = hypot(noise.gradient, parity_reduction_noise(roundings));
+    return parity_noise_of(&pass);
+}
+
+/* Of the layer's matrices. */
+static double gradient_roundings(const struct plan *plan, size_t layer)
+{
+    size_t head = plan->layer_count - 1;
+    bool is_tied_table = plan->model.tied_head && layer == 0;
+    struct parity_gradient_sum sum = {
+        .zero_stage = plan->layers[layer].zero_stage,
+        .micro_batches = plan->micro_batches,
+        .chunks = 1,
+        .parts = is_tied_table && plan->pipeline == 1 ? 2 : 1,
+        .is_reduced = mesh_data_ways(plan, layer) > 1,
+        .has_copies = is_tied_table && plan->pipeline > 1,
+    };
+    if (!parity_gradients_are_bf16(plan, layer))
+        return 0;
+    if (is_tied_table || layer == head) {
+        struct layer_part part = mesh_part(plan, head, 0);
+        struct micro_batch_shape shape = mesh_shape(plan, head);
+        int64_t tokens = shape.sequences * shape.seq_length;
+        int64_t chunk = head_chunk_tokens(&plan->model, &part, &shape);
+        sum.chunks = (tokens + chunk - 1) / chunk;
     }
-    return noise;
+    return parity_gradient_roundings(&sum);
+}
+
+size_t parity_tensor_roundings(const struct plan *plan, double *out)
+{
+    size_t total = 0;
+    for (size_t layer = 0; layer < plan->layer_count; layer++) {
+        struct tensor_spec specs[LAYER_TENSORS_MAX];
+        size_t count = layer_tensors(&plan->model, model_layer(&plan->model, layer).kind, specs);
+        double roundings = gradient_roundings(plan, layer);
+        for (size_t i = 0; i < count && out != NULL; i++)
+            out[total + i] = specs[i].stays_whole ? 0 : roundings;
+        total += count;
+    }
+    return total;
+}
+
+/* Raises the device's to those of the plan. */
+static void raise_roundings(struct parity_device *device, const struct plan *plan)
+{
+    double *roundings = calloc(device->initial.count, sizeof *roundings);
+    assert_non_null(roundings);
+    assert_int_equal(parity_tensor_roundings(plan, NULL), device->initial.count);
+    (void)parity_tensor_roundings(plan, roundings);
+    for (size_t i = 0; i < device->initial.count; i++)
+        device->tensors[i].roundings = fmax(device->tensors[i].roundings, roundings[i]);
+    free(roundings);
 }
 
 void parity_device_expect(struct parity_device *device, const struct parity_case *cases,
@@ -187,6 +234,8 @@ void parity_device_expect(struct parity_device *device, const struct parity_case
     struct error err = {0};
     struct parity_noise *noise = &device->training.noise;
     *noise = (struct parity_noise){0};
+    for (size_t i = 0; i < device->initial.count; i++)
+        device->tensors[i].roundings = 0;
     assert_int_equal(parity_plan(&one, &device->what, &err), STATUS_OK);
     for (size_t i = 0; i < count; i++) {
         assert_int_equal(parity_plan(&plan, &cases[i], &err), STATUS_OK);
@@ -194,6 +243,7 @@ void parity_device_expect(struct parity_device *device, const struct parity_case
         struct parity_noise of_case = noise_of(&plan, &one);
         noise->logits = fmax(noise->logits, of_case.logits);
         noise->gradient = fmax(noise->gradient, of_case.gradient);
+        raise_roundings(device, &plan);
         plan_clear(&plan);
     }
     plan_clear(&one);

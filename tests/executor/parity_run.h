@@ -44,6 +44,10 @@ void parity_device_expect(struct parity_device *device, const struct parity_case
                           size_t count);
 void parity_device_close(struct parity_device *device);
 
+/* parity_gradient_roundings of every tensor in the order of the chain, 0 where gradients are fp32;
+ * `out` may be NULL. Returns how many tensors there are. */
+size_t parity_tensor_roundings(const struct plan *plan, double *out);
+
 /* What is compared. */
 enum parity_quantity {
     PARITY_LOSS,    /* of each step */

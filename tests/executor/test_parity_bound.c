@@ -118,41 +118,6 @@ static void test_parity_bound__rounding_of_two_near_values(void **state)
     device_close(device);
 }
 
-static double to_bf16(double x)
-{
-    int exponent;
-    double fraction = frexp(x, &exponent);
-    return ldexp(nearbyint(ldexp(fraction, 8)), exponent - 8);
-}
-
-/* Gradients of random sign whose summands and sum are rounded, against their exact sum: below the
- * estimate, and by no more than the binades' difference (a rounding is at worst w of a number just
- * above a power of two, half of it below the next). */
-static void test_parity_bound__rounded_sums_of_ranks(void **state)
-{
-    (void)state;
-    enum { ELEMENTS = 100000 };
-    assert_near(parity_reduction_noise(2), 3.2e-3, 0.01); /* docs/parity.md */
-    for (int ranks = 2; ranks <= 32; ranks *= 2) {
-        double scattered = 0, reduced = 0, size = 0;
-        for (int i = 0; i < ELEMENTS; i++) {
-            double exact = 0, sum = 0;
-            for (int rank = 0; rank < ranks; rank++) {
-                double summand = draw_normal();
-                exact += summand;
-                sum += to_bf16(summand);
-            }
-            size += exact * exact;
-            scattered += pow(sum - exact, 2);
-            reduced += pow(to_bf16(sum) - exact, 2);
-        }
-        assert_true(sqrt(scattered / size) <= parity_reduction_noise(1));
-        assert_true(sqrt(scattered / size) >= parity_reduction_noise(1) / 2);
-        assert_true(sqrt(reduced / size) <= parity_reduction_noise(2));
-        assert_true(sqrt(reduced / size) >= parity_reduction_noise(2) / 2);
-    }
-}
-
 static void test_parity_bound__rounding_saturates(void **state)
 {
     (void)state;
@@ -431,7 +396,6 @@ int main(void)
         cmocka_unit_test(test_parity_bound__confidence_by_hand),
         cmocka_unit_test(test_parity_bound__sums_in_two_orders),
         cmocka_unit_test(test_parity_bound__rounding_of_two_near_values),
-        cmocka_unit_test(test_parity_bound__rounded_sums_of_ranks),
         cmocka_unit_test(test_parity_bound__rounding_saturates),
         cmocka_unit_test(test_parity_bound__noise_follows_the_sizes),
         cmocka_unit_test(test_parity_bound__figures_of_the_page),
