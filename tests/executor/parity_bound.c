@@ -1,5 +1,6 @@
 #include "parity_bound.h"
 
+#include "executor/ops/attention_tile.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,14 +32,20 @@ double parity_norm_confidence(double confidence, const struct model *model)
 /* ---- one pass ---- */
 
 /* Roundings on a path: `terms` adds up the lengths of the fp32 reductions and the single roundings,
- * `points` counts where values are kept in the layer's 16 bit. */
+ * `points` counts where values are kept in the layer's 16 bit, `single` where only one of the two
+ * runs keeps them so. */
 struct roundings {
-    double terms, points;
+    double terms, points, single;
 };
 
 static struct roundings plus(struct roundings a, struct roundings b)
 {
-    return (struct roundings){a.terms + b.terms, a.points + b.points};
+    return (struct roundings){a.terms + b.terms, a.points + b.points, a.single + b.single};
+}
+
+static struct roundings times(int count, struct roundings a)
+{
+    return (struct roundings){count * a.terms, count * a.points, count * a.single};
 }
 
 /* Constants are single roundings: 4 of a norm, 6 of exp or tanh and what follows, 2 of bias and
@@ -50,13 +57,13 @@ static struct roundings forward_of(const struct model *model, enum layer_kind ki
     double rope = model->family == MODEL_LLAMA ? 1 : 0;
     switch (kind) {
     case LAYER_ATTENTION: /* norm, qkv, scores, softmax, context, projection */
-        return (struct roundings){2 * h + d + 2 * s + context + 12 + 3 * rope, 4 + rope + 2};
+        return (struct roundings){2 * h + d + 2 * s + context + 12 + 3 * rope, 4 + rope + 2, 0};
     case LAYER_MLP: /* norm, up, activation, down */
-        return (struct roundings){2 * h + ffn + 12, 3 + 2};
+        return (struct roundings){2 * h + ffn + 12, 3 + 2, 0};
     case LAYER_HEAD: /* norm, logits */
-        return (struct roundings){2 * h + 4, 1 + 1};
+        return (struct roundings){2 * h + 4, 1 + 1, 0};
     default: /* the sum of two embeddings */
-        return (struct roundings){1, 0};
+        return (struct roundings){1, 0, 0};
     }
 }
 
@@ -68,13 +75,13 @@ static struct roundings backward_of(const struct model *model, enum layer_kind k
     double rope = model->family == MODEL_LLAMA ? 1 : 0;
     switch (kind) {
     case LAYER_ATTENTION: /* projection, probabilities, their mean, scores, q k v, norm */
-        return (struct roundings){3 * h + d + 3 * s + qkv + 12 + 3 * rope, 2 + rope};
+        return (struct roundings){3 * h + d + 3 * s + qkv + 12 + 3 * rope, 2 + rope, 0};
     case LAYER_MLP: /* down, activation, up, norm */
-        return (struct roundings){3 * h + pre + 12, 3};
+        return (struct roundings){3 * h + pre + 12, 3, 0};
     case LAYER_HEAD: /* softmax, logits, norm */
-        return (struct roundings){2 * h + 2 * (double)model->vocab + 12, 1};
+        return (struct roundings){2 * h + 2 * (double)model->vocab + 12, 1, 0};
     default:
-        return (struct roundings){0, 0};
+        return (struct roundings){0, 0, 0};
     }
 }
 
@@ -88,6 +95,62 @@ static struct roundings sum_over_layers(const struct model *model,
     return sum;
 }
 
+bool parity_narrow_tiles(enum precision precision)
+{
+    return tile_ops_for(precision)->pack == 2;
+}
+
+struct parity_points parity_points_of(enum attention_kernel kernel, bool narrow_tiles)
+{
+    if (kernel == ATTENTION_PLAIN)
+        return (struct parity_points){2, 1}; /* probabilities, context; gradient of qkv */
+    if (!narrow_tiles)
+        return (struct parity_points){1, 1}; /* context; gradient of qkv */
+    /* exponentials, context; gradient of the context, probabilities, gradient of the scores,
+     * gradient of qkv */
+    return (struct parity_points){2, 4};
+}
+
+/* What an attention layer rounds more, or fewer, where both runs or one of them go tile by tile. */
+static struct roundings more_points(int plain, int tiled, bool alike)
+{
+    if (alike)
+        return (struct roundings){0, tiled - plain, 0};
+    /* The result's storage is the one point in common. */
+    return (struct roundings){0, 1 - plain, plain - 1 + (tiled - 1)};
+}
+
+/* A correction by each later tile of keys, of the context and of the sum; backward makes scores and
+ * probabilities again. */
+static struct roundings tiled_forward(const struct parity_pass *pass, bool alike)
+{
+    struct roundings more =
+        more_points(parity_points_of(ATTENTION_PLAIN, false).forward,
+                    parity_points_of(ATTENTION_TILED, pass->narrow_tiles).forward, alike);
+    more.terms = 2 * ceil((double)pass->model->seq_length / ATTENTION_TILE);
+    return more;
+}
+
+static struct roundings tiled_backward(const struct parity_pass *pass, bool alike)
+{
+    struct roundings more =
+        more_points(parity_points_of(ATTENTION_PLAIN, false).backward,
+                    parity_points_of(ATTENTION_TILED, pass->narrow_tiles).backward, alike);
+    more.terms = 2 * (double)pass->model->head_dim + 12;
+    return more;
+}
+
+/* Of all layers, forward or backward. */
+static struct roundings roundings_of(const struct parity_pass *pass,
+                                     struct roundings (*plain)(const struct model *,
+                                                               enum layer_kind),
+                                     struct roundings (*tiled)(const struct parity_pass *, bool))
+{
+    struct roundings sum = sum_over_layers(pass->model, plain);
+    sum = plus(sum, times(pass->tiled, tiled(pass, true)));
+    return plus(sum, times(pass->unlike, tiled(pass, false)));
+}
+
 /* They land on different sides of a boundary with probability difference / 2w, and are then 2w
  * apart; at most they are as far apart as two independent roundings. */
 double parity_rounded(double difference, int points, double w)
@@ -98,37 +161,56 @@ double parity_rounded(double difference, int points, double w)
     return sqrt(square);
 }
 
+/* Each is uniform in [-w, w] of what it rounds at worst. */
+double parity_single_roundings(double roundings, double w)
+{
+    return sqrt(roundings / 3) * w;
+}
+
 /* Errors of many roundings of mean zero add up like independent ones; two runs make them twice. */
 static double difference_of(struct roundings path, double w)
 {
     double u = parity_roundoff(PRECISION_FP32);
     double difference = sqrt(2 * path.terms) * u;
-    return w > u ? parity_rounded(difference, (int)path.points, w) : difference;
+    if (w <= u)
+        return difference;
+    difference = hypot(difference, parity_single_roundings(path.single, w));
+    return parity_rounded(difference, (int)path.points, w);
 }
 
-struct parity_noise parity_noise_of(const struct model *model, enum precision precision,
-                                    int64_t tokens)
+struct parity_noise parity_noise_of(const struct parity_pass *pass)
 {
-    double u = parity_roundoff(PRECISION_FP32), w = parity_roundoff(precision);
-    struct roundings forward = sum_over_layers(model, forward_of);
-    struct roundings all = plus(forward, sum_over_layers(model, backward_of));
-    all.terms += (double)tokens; /* a weight's gradient adds up over them */
+    double u = parity_roundoff(PRECISION_FP32), w = parity_roundoff(pass->precision);
+    struct roundings forward = roundings_of(pass, forward_of, tiled_forward);
+    struct roundings all = plus(forward, roundings_of(pass, backward_of, tiled_backward));
+    all.terms += (double)pass->tokens; /* a weight's gradient adds up over them */
     return (struct parity_noise){
         .logits = difference_of(forward, w),
         .gradient = difference_of(all, w),
-        .worst_case = 2 * all.terms * u + (w > u ? 2 * all.points * w : 0),
+        .worst_case = 2 * all.terms * u + (w > u ? (2 * all.points + all.single) * w : 0),
     };
 }
 
-int parity_reduction_roundings(const struct model *model)
+/* Of n summands of random sign the first i have i / n of the square of all, in the mean: the n
+ * partial sums together have (n + 1) / 2 of it. */
+double parity_gradient_roundings(const struct parity_gradient_sum *sum)
 {
-    return model->tied_head ? 4 : 2;
+    double m = (double)sum->micro_batches, chunks = (double)sum->chunks;
+    double roundings = 0;
+    if (sum->zero_stage < 2)
+        roundings = (chunks * m + 1) / 2 + (sum->parts - 1) * (m + 1) / 2;
+    else /* of each micro-batch's alone; then of the shard, whose first summand is moved */
+        roundings = (chunks + 1) / 2 + sum->parts * (m + 1) / 2 - 1 / m;
+    if (sum->is_reduced)
+        roundings += 1;
+    if (sum->has_copies)
+        roundings += 1;
+    return roundings;
 }
 
-/* Each is uniform in [-w, w] of what it rounds at worst, and independent of the others. */
-double parity_reduction_noise(int roundings)
+static double sum_noise(double roundings)
 {
-    return sqrt(roundings / 3.0) * parity_roundoff(PRECISION_BF16);
+    return parity_single_roundings(roundings, parity_roundoff(PRECISION_BF16));
 }
 
 double parity_loss_noise(const struct parity_loss *loss)
@@ -173,8 +255,7 @@ static double growth(const struct parity_training *training, const struct spread
 /* Of the loss, absolute: its own rounding, and the difference of the weights along the gradient. A
  * logit is the sum of `hidden` weights times values of about 1; a step moves each weight by no more
  * than the learning rate. */
-static double loss_bound(const struct parity_training *training, double logit_noise,
-                         const double *weights, int step)
+static double loss_bound(const struct parity_training *training, const double *weights, int step)
 {
     const struct parity_step *at = &training->steps[step];
     double hidden = (double)training->model->hidden, moved = 0, along = 0;
@@ -184,7 +265,7 @@ static double loss_bound(const struct parity_training *training, double logit_no
         .vocab = (double)training->model->vocab,
         .tokens = (double)training->tokens,
         .logits = initial_deviation * sqrt(hidden) + moved * hidden,
-        .noise = logit_noise,
+        .noise = training->noise.logits,
         .loss = at->loss,
     };
     double unclipped = training->clip_norm > 0 && at->gradient_norm > training->clip_norm
@@ -214,17 +295,39 @@ double parity_update_gain(double size, double beta1, double beta2, int step)
     return (1 + moment_ratio(beta1, beta2, step) * size / (1 + size)) / (1 + size);
 }
 
+/* Of all gradients together: every tensor's roundings by its share of the square. */
+static double norm_roundings(const struct parity_training *training, int step)
+{
+    double rounded = 0, all = 0;
+    for (size_t i = 0; i < training->tensor_count; i++) {
+        const struct parity_tensor *tensor = &training->tensors[i];
+        double square = tensor->gradient[step] * tensor->gradient[step];
+        rounded += tensor->roundings * square;
+        all += square;
+    }
+    return rounded / all;
+}
+
+/* Of a gradient that so many roundings add up to, before clipping. */
+static double gradient_bound(const struct parity_training *training, double roundings,
+                             double growth_so_far)
+{
+    double confidence = parity_norm_confidence(training->confidence, training->model);
+    return confidence * hypot(training->noise.gradient, sum_noise(roundings)) + growth_so_far;
+}
+
 static void take_step(const struct parity_training *training, struct spread *spread,
-                      double gradient_noise, int step)
+                      double norm_bound, double growth_so_far, int step)
 {
     const struct parity_step *at = &training->steps[step];
     double u = parity_roundoff(PRECISION_FP32);
     double ratio = moment_ratio(training->beta1, training->beta2, step);
     bool clips = training->clip_norm > 0 && at->gradient_norm > training->clip_norm;
-    /* Clipping divides by a norm that has an error of its own. */
-    double noise = clips ? M_SQRT2 * gradient_noise : gradient_noise;
     for (size_t i = 0; i < training->tensor_count; i++) {
         const struct parity_tensor *tensor = &training->tensors[i];
+        double noise = gradient_bound(training, tensor->roundings, growth_so_far);
+        if (clips) /* divides by a norm that has an error of its own */
+            noise = hypot(noise, norm_bound);
         double gradient = noise * tensor->gradient[step];
         spread->gradient[i] = fmax(spread->gradient[i], gradient);
         spread->moment[i] = training->beta1 * spread->moment[i] + (1 - training->beta1) * gradient +
@@ -247,19 +350,15 @@ static double *zeros(size_t count)
 void parity_bound_open(struct parity_bound *out, const struct parity_training *training)
 {
     size_t count = training->tensor_count;
-    struct parity_noise noise =
-        parity_noise_of(training->model, training->precision, training->tokens);
-    double pass = hypot(noise.gradient, parity_reduction_noise(training->reduction_roundings));
     struct spread spread = {zeros(count), zeros(count), zeros(count), zeros(count)};
     *out = (struct parity_bound){.tensors = calloc(count, sizeof *out->tensors)};
     assert_non_null(out->tensors);
-    double confidence = parity_norm_confidence(training->confidence, training->model);
     for (int step = 0; step < training->step_count; step++) {
-        double gradient = confidence * pass + growth(training, &spread);
-        out->loss[step] =
-            loss_bound(training, noise.logits, spread.weights, step) / training->steps[step].loss;
-        out->gradient_norm[step] = gradient;
-        take_step(training, &spread, gradient, step);
+        double grown = growth(training, &spread);
+        double norm = gradient_bound(training, norm_roundings(training, step), grown);
+        out->loss[step] = loss_bound(training, spread.weights, step) / training->steps[step].loss;
+        out->gradient_norm[step] = norm;
+        take_step(training, &spread, norm, grown, step);
     }
     for (size_t i = 0; i < count; i++) {
         const struct parity_tensor *tensor = &training->tensors[i];

@@ -23,6 +23,9 @@ double parity_norm_confidence(double confidence, const struct model *model);
 /* Two values that differ by `difference` (relative, root of the mean square) are rounded to unit
  * roundoff `w` at `points` places one behind the other: their difference afterwards. */
 double parity_rounded(double difference, int points, double w);
+/* What `roundings` of mean zero, independent of each other, do to one value: relative, root of the
+ * mean square. */
+double parity_single_roundings(double roundings, double w);
 /* A difference of at most e in an element's gradients so far changes AdamW's update of it in this
  * step (from 0), before the learning rate, by at most this times e / epsilon, to first order.
  * `size` is the root of its second moment, corrected for its start, in epsilons. */
@@ -36,14 +39,38 @@ struct parity_noise {
     double worst_case; /* of a gradient, when every rounding goes the same way */
 };
 
-/* `precision` is the coarsest of any layer; `tokens` those of the global batch. */
-struct parity_noise parity_noise_of(const struct model *model, enum precision precision,
-                                    int64_t tokens);
-/* How often a gradient is rounded to bf16 on its way into the sum over all ranks, at most: every
- * summand and an all-reduce's sum; a tied table's once more each, between its two copies. */
-int parity_reduction_roundings(const struct model *model);
-/* What they do to a gradient: relative, root of the mean square. */
-double parity_reduction_noise(int roundings);
+/* A pass of which there are two runs. */
+struct parity_pass {
+    const struct model *model;
+    enum precision precision; /* the coarsest of any layer */
+    int64_t tokens;           /* of the global batch */
+    bool narrow_tiles;        /* the tiled kernel's operands are rounded: parity_narrow_tiles */
+    int tiled, unlike;        /* attention layers that both runs, or one of them, compute by it */
+};
+
+/* Does this CPU's tiled kernel round its operands to the layer's 16 bit? */
+bool parity_narrow_tiles(enum precision precision);
+/* How often a kernel of attention rounds to 16 bit from qkv to the context, and from the context's
+ * gradient to that of qkv; the last one each is the result's storage. */
+struct parity_points {
+    int forward, backward;
+};
+struct parity_points parity_points_of(enum attention_kernel kernel, bool narrow_tiles);
+
+struct parity_noise parity_noise_of(const struct parity_pass *pass);
+/* How a matrix's gradient is added up in bf16. */
+struct parity_gradient_sum {
+    int zero_stage;
+    int64_t micro_batches; /* of a replica */
+    int64_t chunks;        /* in which a micro-batch's gradient comes: a head's, else 1 */
+    int parts;             /* 2 of a table to which embedding and head of one stage add, else 1 */
+    bool is_reduced;       /* over replicas */
+    bool has_copies;       /* of a tied table, on two stages, which are added up */
+};
+
+/* As many roundings of its final value make the same mean-square error, of summands of random sign:
+ * a rounding of a partial sum counts by its share of the square of all. */
+double parity_gradient_roundings(const struct parity_gradient_sum *sum);
 /* Where a loss comes from. */
 struct parity_loss {
     double vocab, tokens;
@@ -68,6 +95,7 @@ struct parity_tensor {
     double weights, change, moment;    /* norms at the end: values, values less initial values,
                                           AdamW's first moment */
     bool decays;
+    double roundings; /* parity_gradient_roundings of this training; 0: added up in fp32 */
 };
 
 struct parity_step {
@@ -77,9 +105,8 @@ struct parity_step {
 /* A training whose bounds are wanted, and its sizes. */
 struct parity_training {
     const struct model *model;
-    enum precision precision; /* the coarsest of any layer */
-    int reduction_roundings;  /* parity_reduction_roundings; 0: gradients travel in fp32 */
-    int64_t tokens;           /* of the global batch */
+    int64_t tokens;            /* of the global batch */
+    struct parity_noise noise; /* of each pass; sums in bf16 are the tensors' */
     double beta1, beta2, epsilon, weight_decay, clip_norm;
     double confidence; /* lambda */
     struct parity_step steps[PARITY_STEPS_MAX];

@@ -44,6 +44,7 @@ int parity_values(enum parity_dimension dimension, int ranks)
         [PARITY_DEGREES] = 2,
         [PARITY_STAGES] = 2,
         [PARITY_GRADIENTS] = GRADIENT_REDUCTION_COUNT,
+        [PARITY_ATTENTION] = ATTENTION_KERNEL_COUNT,
     };
     struct mesh meshes[MESHES_MAX];
     return dimension == PARITY_MESH ? meshes_of(ranks, meshes) : values[dimension];
@@ -87,6 +88,7 @@ struct parity_case parity_reference(const struct parity_case *what)
     struct parity_case reference = {.model = what->model, .ranks = 1};
     reference.value[PARITY_SCHEDULE] = SCHEDULE_1F1B;
     reference.value[PARITY_PRECISION] = what->value[PARITY_PRECISION];
+    reference.value[PARITY_ATTENTION] = what->value[PARITY_ATTENTION];
     reference.value[PARITY_MICRO_BATCH] = WHOLE_BATCH;
     return reference;
 }
@@ -143,6 +145,9 @@ static void choose_strategy(const struct parity_case *what, const struct plan *p
         out->recompute = (enum recompute)recompute;
     if (layer_admits_precision(kind, (enum precision)precision))
         out->precision = (enum precision)precision;
+    enum attention_kernel kernel = (enum attention_kernel)value[PARITY_ATTENTION];
+    if (layer_admits_kernel(kind, kernel, out->recompute))
+        out->attention = kernel;
 }
 
 enum status parity_plan(struct plan *out, const struct parity_case *what, struct error *err)
@@ -184,14 +189,14 @@ const char *parity_case_name(const struct parity_case *what, char name[PARITY_NA
     static const char *const sequence[] = {"", " sp", " sp*"};
     const int *value = what->value;
     struct mesh mesh = mesh_of(what);
-    (void)snprintf(name, PARITY_NAME_BYTES, "dp%d tp%d%s pp%d%s %s %s %s %s%s mb%lld%s", mesh.data,
-                   mesh.tensor, value[PARITY_DEGREES] ? "*" : "", mesh.pipeline,
-                   value[PARITY_STAGES] ? "*" : "",
-                   schedule_name((enum schedule)value[PARITY_SCHEDULE]), zero[value[PARITY_ZERO]],
-                   recompute[value[PARITY_RECOMPUTE]], precision[value[PARITY_PRECISION]],
-                   sequence[value[PARITY_SEQUENCE]],
-                   (long long)micro_batches[value[PARITY_MICRO_BATCH]],
-                   value[PARITY_GRADIENTS] ? " grad16" : "");
+    (void)snprintf(
+        name, PARITY_NAME_BYTES, "dp%d tp%d%s pp%d%s %s %s %s %s%s mb%lld%s%s", mesh.data,
+        mesh.tensor, value[PARITY_DEGREES] ? "*" : "", mesh.pipeline,
+        value[PARITY_STAGES] ? "*" : "", schedule_name((enum schedule)value[PARITY_SCHEDULE]),
+        zero[value[PARITY_ZERO]], recompute[value[PARITY_RECOMPUTE]],
+        precision[value[PARITY_PRECISION]], sequence[value[PARITY_SEQUENCE]],
+        (long long)micro_batches[value[PARITY_MICRO_BATCH]],
+        value[PARITY_GRADIENTS] ? " grad16" : "", value[PARITY_ATTENTION] ? " tiled" : "");
     return name;
 }
 
@@ -206,11 +211,30 @@ static bool is_canonical(const struct parity_case *what)
         return false;
     if (mesh.tensor == 1 && (value[PARITY_SEQUENCE] > 0 || value[PARITY_DEGREES] > 0))
         return false;
-    bool is_tied = strcmp(what->model, "llama") != 0;
+    if (value[PARITY_ATTENTION] == ATTENTION_TILED &&
+        value[PARITY_RECOMPUTE] == RECOMPUTE_SELECTIVE)
+        return false; /* no layer is */
     bool has_replicas = mesh.data > 1 || value[PARITY_DEGREES] > 0;
-    if (value[PARITY_GRADIENTS] > 0 && !has_replicas && !(is_tied && mesh.pipeline > 1))
-        return false;
     return has_replicas || value[PARITY_ZERO] == 0;
+}
+
+bool parity_gradients_are_bf16(const struct plan *plan, size_t layer)
+{
+    bool is_table = layer == 0;
+    if (plan->gradient_reduction != GRADIENTS_BF16)
+        return false;
+    if (is_table && !plan->model.tied_head)
+        return true;
+    return plan->layers[is_table ? plan->layer_count - 1 : layer].precision == PRECISION_BF16;
+}
+
+/* Gradients that are asked for in bf16, of layers that have none. */
+static bool asks_for_nothing(const struct plan *plan)
+{
+    for (size_t i = 0; i < plan->layer_count; i++)
+        if (parity_gradients_are_bf16(plan, i))
+            return false;
+    return plan->gradient_reduction == GRADIENTS_BF16;
 }
 
 static bool same_strategies(const struct plan *a, const struct plan *b)
@@ -284,7 +308,7 @@ enum status parity_cases_all(struct parity_cases *out, const char *model, int ra
         struct error refused = {0};
         if (!is_canonical(&row) || parity_plan(&plan, &row, &refused) != STATUS_OK)
             continue;
-        bool repeats = repeats_lower(&row, &plan);
+        bool repeats = asks_for_nothing(&plan) || repeats_lower(&row, &plan);
         plan_clear(&plan);
         if (!repeats && append(&cases, &capacity, &row, err) != STATUS_OK) {
             parity_cases_clear(&cases);

@@ -20,7 +20,8 @@ enum parity_dimension {
     PARITY_MICRO_BATCH, /* 1, 2, 4 sequences */
     PARITY_DEGREES,     /* every layer split T ways, or degrees that differ by layer */
     PARITY_STAGES,      /* stages of equal length, or the first as long as it can be */
-    PARITY_GRADIENTS,   /* travel in fp32, bf16 */
+    PARITY_GRADIENTS,   /* in fp32, bf16 where layers are */
+    PARITY_ATTENTION,   /* plain, tiled where a layer admits it */
     PARITY_DIMENSIONS
 };
 
@@ -42,8 +43,12 @@ int parity_mesh(int data_parallel, int tensor_parallel, int pipeline);
 enum status parity_model(struct model *out, const char *name, struct error *err);
 /* A valid plan (plan_clear), or the reason why there is none. */
 enum status parity_plan(struct plan *out, const struct parity_case *what, struct error *err);
-/* The plan on one device to compare with: one micro-batch, nothing recomputed, the same precisions.
- */
+/* Are the gradients of the layer's matrices added up and sent in bf16? Of a tied table the head
+ * decides. */
+bool parity_gradients_are_bf16(const struct plan *plan, size_t layer);
+/* The plan on one device to compare with: one micro-batch, nothing recomputed, gradients in fp32,
+ * the same precisions and kernels; but tiled also where selective recompute of a mixture keeps a
+ * layer plain. */
 struct parity_case parity_reference(const struct parity_case *what);
 /* "dp2 tp2 pp2 1f1b zero1 full bf16 sp mb2 mixed-degrees uneven"; returns `name`. */
 const char *parity_case_name(const struct parity_case *what, char name[PARITY_NAME_BYTES]);

@@ -1,5 +1,6 @@
 #include "parity_run.h"
 
+#include "ir/mesh.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -154,22 +155,115 @@ static enum precision coarsest_precision(const struct plan *plan)
     return coarsest;
 }
 
+static bool is_tiled(const struct plan *plan, size_t layer)
+{
+    return plan->layers[layer].attention == ATTENTION_TILED;
+}
+
+/* Two runs of one pass: under the plan, and under that of the device. */
+static struct parity_noise noise_of(const struct plan *plan, const struct plan *device)
+{
+    struct parity_pass pass = {
+        .model = &plan->model,
+        .precision = coarsest_precision(plan),
+        .tokens = plan->global_batch * plan->model.seq_length,
+    };
+    pass.narrow_tiles = parity_narrow_tiles(pass.precision);
+    for (size_t i = 0; i < plan->layer_count; i++) {
+        pass.tiled += is_tiled(plan, i) && is_tiled(device, i);
+        pass.unlike += is_tiled(plan, i) != is_tiled(device, i);
+    }
+    return parity_noise_of(&pass);
+}
+
+/* Of the layer's matrices. */
+static double gradient_roundings(const struct plan *plan, size_t layer)
+{
+    size_t head = plan->layer_count - 1;
+    bool is_tied_table = plan->model.tied_head && layer == 0;
+    struct parity_gradient_sum sum = {
+        .zero_stage = plan->layers[layer].zero_stage,
+        .micro_batches = plan->micro_batches,
+        .chunks = 1,
+        .parts = is_tied_table && plan->pipeline == 1 ? 2 : 1,
+        .is_reduced = mesh_data_ways(plan, layer) > 1,
+        .has_copies = is_tied_table && plan->pipeline > 1,
+    };
+    if (!parity_gradients_are_bf16(plan, layer))
+        return 0;
+    if (is_tied_table || layer == head) {
+        struct layer_part part = mesh_part(plan, head, 0);
+        struct micro_batch_shape shape = mesh_shape(plan, head);
+        int64_t tokens = shape.sequences * shape.seq_length;
+        int64_t chunk = head_chunk_tokens(&plan->model, &part, &shape);
+        sum.chunks = (tokens + chunk - 1) / chunk;
+    }
+    return parity_gradient_roundings(&sum);
+}
+
+size_t parity_tensor_roundings(const struct plan *plan, double *out)
+{
+    size_t total = 0;
+    for (size_t layer = 0; layer < plan->layer_count; layer++) {
+        struct tensor_spec specs[LAYER_TENSORS_MAX];
+        size_t count = layer_tensors(&plan->model, model_layer(&plan->model, layer).kind, specs);
+        double roundings = gradient_roundings(plan, layer);
+        for (size_t i = 0; i < count && out != NULL; i++)
+            out[total + i] = specs[i].stays_whole ? 0 : roundings;
+        total += count;
+    }
+    return total;
+}
+
+/* Raises the device's to those of the plan. */
+static void raise_roundings(struct parity_device *device, const struct plan *plan)
+{
+    double *roundings = calloc(device->initial.count, sizeof *roundings);
+    assert_non_null(roundings);
+    assert_int_equal(parity_tensor_roundings(plan, NULL), device->initial.count);
+    (void)parity_tensor_roundings(plan, roundings);
+    for (size_t i = 0; i < device->initial.count; i++)
+        device->tensors[i].roundings = fmax(device->tensors[i].roundings, roundings[i]);
+    free(roundings);
+}
+
+void parity_device_expect(struct parity_device *device, const struct parity_case *cases,
+                          size_t count)
+{
+    struct plan plan, one;
+    struct error err = {0};
+    struct parity_noise *noise = &device->training.noise;
+    *noise = (struct parity_noise){0};
+    for (size_t i = 0; i < device->initial.count; i++)
+        device->tensors[i].roundings = 0;
+    assert_int_equal(parity_plan(&one, &device->what, &err), STATUS_OK);
+    for (size_t i = 0; i < count; i++) {
+        assert_int_equal(parity_plan(&plan, &cases[i], &err), STATUS_OK);
+        assert_int_equal(coarsest_precision(&plan), coarsest_precision(&one));
+        struct parity_noise of_case = noise_of(&plan, &one);
+        noise->logits = fmax(noise->logits, of_case.logits);
+        noise->gradient = fmax(noise->gradient, of_case.gradient);
+        raise_roundings(device, &plan);
+        plan_clear(&plan);
+    }
+    plan_clear(&one);
+    parity_bound_close(&device->bound);
+    parity_bound_open(&device->bound, &device->training);
+}
+
 void parity_device_open(struct parity_device *out, const struct parity_case *what,
                         const char *data_path, double comparisons)
 {
-    const struct parity_case one = parity_reference(what);
     struct plan plan;
     struct comm *alone = NULL;
     struct error err = {0};
-    *out = (struct parity_device){0};
-    if (comm_open_alone(&alone, &err) != STATUS_OK || parity_plan(&plan, &one, &err) != STATUS_OK)
+    *out = (struct parity_device){.what = parity_reference(what)};
+    if (comm_open_alone(&alone, &err) != STATUS_OK ||
+        parity_plan(&plan, &out->what, &err) != STATUS_OK)
         fail_msg("%s", err.message);
     out->model = plan.model;
     out->training = (struct parity_training){
         .model = &out->model,
-        .precision = coarsest_precision(&plan),
-        .reduction_roundings =
-            what->value[PARITY_GRADIENTS] > 0 ? parity_reduction_roundings(&plan.model) : 0,
         .tokens = plan.global_batch * plan.model.seq_length,
         .beta1 = optimizer.beta1,
         .beta2 = optimizer.beta2,
@@ -184,7 +278,7 @@ void parity_device_open(struct parity_device *out, const struct parity_case *wha
     out->training.tensors = out->tensors;
     out->training.tensor_count = out->initial.count;
     memcpy(out->training.steps, out->outcome.steps, sizeof out->outcome.steps);
-    parity_bound_open(&out->bound, &out->training);
+    parity_device_expect(out, what, 1);
     comm_close(alone);
 }
 

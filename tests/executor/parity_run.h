@@ -25,6 +25,7 @@ void parity_outcome_clear(struct parity_outcome *outcome);
 
 /* The same training on one device: what was learnt, and the bounds that follow from its sizes. */
 struct parity_device {
+    struct parity_case what;
     struct model model;
     struct parity_outcome outcome;
     struct trained_state initial;
@@ -33,11 +34,19 @@ struct parity_device {
     struct parity_bound bound;
 };
 
-/* Of any case of the same model, precision and way of gradients, by this process alone.
- * `comparisons` that are made with all bounds of the program: see parity_confidence. */
+/* parity_reference of the case, by this process alone, and the case's bounds. `comparisons` that
+ * are made with all bounds of the program: see parity_confidence. */
 void parity_device_open(struct parity_device *out, const struct parity_case *what,
                         const char *data_path, double comparisons);
+/* From now on the bounds are those of a training under these cases, one behind the other, of the
+ * same model and precision. */
+void parity_device_expect(struct parity_device *device, const struct parity_case *cases,
+                          size_t count);
 void parity_device_close(struct parity_device *device);
+
+/* parity_gradient_roundings of every tensor in the order of the chain, 0 where gradients are fp32;
+ * `out` may be NULL. Returns how many tensors there are. */
+size_t parity_tensor_roundings(const struct plan *plan, double *out);
 
 /* What is compared. */
 enum parity_quantity {
@@ -60,6 +69,7 @@ struct parity_verdict {
     struct parity_finding of[PARITY_QUANTITIES];
 };
 
+/* By the bounds of the last case that was opened or expected. */
 void parity_compare(const struct parity_device *device, const struct parity_outcome *outcome,
                     struct parity_verdict *out);
 /* The largest ratio; above 1 the difference is not rounding. */

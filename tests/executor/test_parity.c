@@ -20,12 +20,12 @@
 static const double comparisons = 1e5;
 
 /* A mixture of precisions, too. */
-enum { RUNS = (PRECISION_COUNT + 1) * GRADIENT_REDUCTION_COUNT };
+enum { RUNS = (PRECISION_COUNT + 1) * GRADIENT_REDUCTION_COUNT * ATTENTION_KERNEL_COUNT };
 
 static struct comm *world;
 static char data_path[64];
 
-/* Of one value of PARITY_PRECISION and one of PARITY_GRADIENTS; at rank 0. */
+/* Of one value each of PARITY_PRECISION, PARITY_GRADIENTS and PARITY_ATTENTION; at rank 0. */
 struct precision_run {
     bool is_open;
     struct parity_device device;
@@ -67,6 +67,7 @@ static bool judge(struct precision_run *run, const struct parity_case *what,
     if (!run->is_open)
         parity_device_open(&run->device, what, data_path, comparisons);
     run->is_open = true;
+    parity_device_expect(&run->device, what, 1);
     parity_compare(&run->device, outcome, &verdict);
     parity_print(stdout, &verdict, parity_case_name(what, name));
     keep_worst(&run->worst, &verdict);
@@ -76,7 +77,9 @@ static bool judge(struct precision_run *run, const struct parity_case *what,
 
 static int run_of(const struct parity_case *what)
 {
-    return what->value[PARITY_PRECISION] * GRADIENT_REDUCTION_COUNT + what->value[PARITY_GRADIENTS];
+    int way =
+        what->value[PARITY_PRECISION] * GRADIENT_REDUCTION_COUNT + what->value[PARITY_GRADIENTS];
+    return way * ATTENTION_KERNEL_COUNT + what->value[PARITY_ATTENTION];
 }
 
 static void print_summary(const struct precision_run runs[RUNS])
@@ -85,9 +88,12 @@ static void print_summary(const struct precision_run runs[RUNS])
     for (int i = 0; i < RUNS; i++) {
         if (runs[i].plans == 0)
             continue;
-        printf("%s, gradients in %s, %d plans on %d ranks:\n", names[i / GRADIENT_REDUCTION_COUNT],
-               gradient_reduction_name((enum gradient_reduction)(i % GRADIENT_REDUCTION_COUNT)),
-               runs[i].plans, comm_size(world));
+        int kernel = i % ATTENTION_KERNEL_COUNT, way = i / ATTENTION_KERNEL_COUNT;
+        printf("%s, gradients in %s, %s attention, %d plans on %d ranks:\n",
+               names[way / GRADIENT_REDUCTION_COUNT],
+               gradient_reduction_name((enum gradient_reduction)(way % GRADIENT_REDUCTION_COUNT)),
+               attention_kernel_name((enum attention_kernel)kernel), runs[i].plans,
+               comm_size(world));
         for (int q = 0; q < PARITY_QUANTITIES; q++) {
             const struct parity_finding *finding = &runs[i].worst.of[q];
             printf("  %-8s observed %9.2e  bound %9.2e  ratio %.4f  %s\n", parity_quantity_names[q],

@@ -54,7 +54,9 @@ static void test_parity_cases__are_valid_plans(void **state)
 static bool is_possible(int ranks, enum parity_dimension dimension, int value)
 {
     static const bool is_of_one[PARITY_DIMENSIONS] = {
-        [PARITY_RECOMPUTE] = true, [PARITY_PRECISION] = true, [PARITY_MICRO_BATCH] = true};
+        [PARITY_RECOMPUTE] = true, [PARITY_PRECISION] = true, [PARITY_MICRO_BATCH] = true,
+        [PARITY_GRADIENTS] = true, [PARITY_ATTENTION] = true,
+    };
     if (dimension == PARITY_SCHEDULE)
         return ranks > 1 || value == SCHEDULE_1F1B;
     return ranks > 1 || is_of_one[dimension] || value == 0;

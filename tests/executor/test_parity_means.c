@@ -145,7 +145,9 @@ static struct limits limits_of(const struct model *model, enum precision precisi
                                const struct result *whole)
 {
     double lambda = parity_confidence(COMPARISONS, 1e-2);
-    struct parity_noise noise = parity_noise_of(model, precision, whole->targets);
+    const struct parity_pass pass = {
+        .model = model, .precision = precision, .tokens = whole->targets};
+    struct parity_noise noise = parity_noise_of(&pass);
     const struct parity_loss loss = {.vocab = (double)model->vocab,
                                      .tokens = (double)whole->targets,
                                      .logits = whole->logits,

@@ -212,10 +212,9 @@ static void check_model(const char *model)
         if (!is_supported(&halves[0].what))
             continue;
         struct parity_device device;
-        struct parity_case coarsest = halves[0].what; /* what either half rounds is rounded */
-        if (halves[1].what.value[PARITY_GRADIENTS] > coarsest.value[PARITY_GRADIENTS])
-            coarsest.value[PARITY_GRADIENTS] = halves[1].what.value[PARITY_GRADIENTS];
-        parity_device_open(&device, &coarsest, data_path, comparisons);
+        const struct parity_case cases[2] = {halves[0].what, halves[1].what};
+        parity_device_open(&device, &halves[0].what, data_path, comparisons);
+        parity_device_expect(&device, cases, 2);
         double ratio = train_in_two_halves(halves, &device, 1 + (int)(pair / 3 % 2));
         parity_device_close(&device);
         if (ratio > 1)
