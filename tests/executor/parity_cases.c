@@ -146,7 +146,7 @@ static void choose_strategy(const struct parity_case *what, const struct plan *p
     if (layer_admits_precision(kind, (enum precision)precision))
         out->precision = (enum precision)precision;
     enum attention_kernel kernel = (enum attention_kernel)value[PARITY_ATTENTION];
-    if (layer_admits_kernel(kind, kernel, out->recompute))
+    if (layer_admits_kernel(kind, kernel))
         out->attention = kernel;
 }
 
