@@ -46,7 +46,9 @@ class Loop(Test):
         told = self.json("plan", *MODEL, "--store", "t.db", "--ranks", "2", "--global-batch", "4",
                          "-o", "new.json")
         self.assertLessEqual(PLAN_KEYS, set(told))
-        self.assertEqual(told["status"], "optimal")
+        # measured prices may make a pipeline the best, which is not always proven
+        self.assertIn(told["status"], ("optimal", "gap"))
+        self.assertLess(told["gap"], 0.25)
         self.assertEqual(told["plan"], json.loads((self.folder / "new.json").read_text()))
         self.assertIsNone(told["energy_j"])
         self.assertEqual(told["energy_provenance"], "absent")

@@ -211,9 +211,6 @@ static bool is_canonical(const struct parity_case *what)
         return false;
     if (mesh.tensor == 1 && (value[PARITY_SEQUENCE] > 0 || value[PARITY_DEGREES] > 0))
         return false;
-    if (value[PARITY_ATTENTION] == ATTENTION_TILED &&
-        value[PARITY_RECOMPUTE] == RECOMPUTE_SELECTIVE)
-        return false; /* no layer is */
     bool has_replicas = mesh.data > 1 || value[PARITY_DEGREES] > 0;
     return has_replicas || value[PARITY_ZERO] == 0;
 }
