@@ -34,9 +34,9 @@ struct matmul_cache {
     float *slab; /* [SLAB_COUNT]; NULL before the first weight gradient in bf16 */
 };
 
-/* Elements of c that a weight's gradient in bf16 is made of at once: 2 MiB of fp32, in cache until
+/* Elements of c that a weight's gradient in bf16 is made of at once: 4 MiB of fp32, in cache until
  * they are rounded. */
-enum { SLAB_COUNT = 1 << 19, SLAB_GRAIN = 16 };
+enum { SLAB_COUNT = 1 << 20, SLAB_GRAIN = 16 };
 
 /* From so many rows of c on, packing both operands of bf16 pays. */
 enum { PACKED_ROWS_MIN = 512 };
