@@ -103,8 +103,9 @@ class Explain(Answers):
         for choice in compared:
             self.assertGreaterEqual(choice["gain"], choice["least_gain"] - 1e-9)
         recompute = choices["recompute of mlp"]
-        # Which of the two is quicker is this machine's to say: the layer takes microseconds.
-        self.assertEqual({recompute["value"], recompute["next_best"]}, {"none", "full"})
+        # Which two are the quickest is this machine's to say: the layer takes microseconds.
+        self.assertNotEqual(recompute["value"], recompute["next_best"])
+        self.assertLess({recompute["value"], recompute["next_best"]}, {"none", "selective", "full"})
         pinned = self.json(*self.plan("--pin", f"pp=1,recompute:mlp={recompute['next_best']}"))
         self.assertAlmostEqual(recompute["gain"], pinned["time_s"] / told["time_s"] - 1, places=9)
 
