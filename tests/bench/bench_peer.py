@@ -12,10 +12,10 @@ PyTorch gets its best setting: attention, memory and, where steps are short, thr
 other, and what is fastest is kept (--work/tuned.json remembers it by version); compiled begins with eager's
 best. --thorough also tries optimizers that are not fused, huge pages and the loss in chunks, which were never
 faster, and tunes compiled from the beginning. temper runs what `temper plan` plans: of the precision only,
-and where there is a target for memory, under a cap that is this share of what PyTorch's fastest with fp32
-weights took. Then the contestants take turns, every one in a process of its own, --rounds times. A shared
-machine changes its speed from minute to minute: what counts is the ratio of the fastest steps, and beside it
-stands that of the medians.
+and where there is a target for memory, under a cap that is this share of what the leaner of
+PyTorch's ways with fp32 weights, eager and compiled, took in the first round. The contestants take turns, every
+one in a process of its own, --rounds times. A shared machine changes its speed from minute to minute: what
+counts is the ratio of the fastest steps, and beside it stands that of the medians.
 
 bf16 is held against autocast (fp32 weights, moments and gradients, as temper has them) and against `pure`,
 where all of these are bf16 too: less work and memory, but updates below 1/256 of a weight are lost. temper
@@ -365,14 +365,11 @@ def summary(rows):
             "peak_bytes": max(row["peak_bytes"] for row in rows), "loss_falls": falls(rows)}
 
 
-def memory_cap(case, contestants):
-    """Where memory has a target: that share of what PyTorch's fastest with fp32 weights took while it was
-    tuned."""
-    best = [next(row for row in contestant["tried"] if row["setting"] == contestant["setting"])
-            for contestant in contestants if contestant["setting"]["precision"] != "pure"]
-    if "leaner" not in case or not best:
-        return None
-    return case["leaner"] * min(best, key=lambda row: row["step_s"])["peak_bytes"]
+def memory_cap(case, contestants, theirs):
+    """Where memory has a target: that share of what PyTorch's leaner way with fp32 weights has just taken."""
+    peaks = [rows[0]["peak_bytes"] for rows, contestant in zip(theirs, contestants)
+             if rows and contestant["setting"]["precision"] != "pure"]
+    return case["leaner"] * min(peaks) if "leaner" in case and peaks else None
 
 
 def compare(name, case, temper, peer, options):
@@ -381,18 +378,19 @@ def compare(name, case, temper, peer, options):
     work = check_work(name, case, temper, peer)
     contestants = tuned_settings(peer, name, case, options)
     ways = [None, case["also"]] if "also" in case else [None]
-    plans = [temper.plan(name, case, memory_cap(case, contestants), way) for way in ways]
     has_limit = case["ranks"] == 1
-    limits, ours, theirs = [], [[] for _ in plans], [[] for _ in contestants]
+    plans, limits, ours, theirs = [], [], [[] for _ in ways], [[] for _ in contestants]
     for _ in range(options.rounds):
         if has_limit:
             limits.append(limit_of(options.bench_step, temper, case))
-        for rows, (plan, store) in zip(ours, plans):
-            rows.append(temper.run(plan, store, case["steps"]))
         for rows, contestant in zip(theirs, contestants):
             got = peer.run(case, contestant["setting"], case["steps"])
             if got is not None:
                 rows.append(got)
+        plans = plans or [temper.plan(name, case, memory_cap(case, contestants, theirs), way)
+                          for way in ways]
+        for rows, (plan, store) in zip(ours, plans):
+            rows.append(temper.run(plan, store, case["steps"]))
     told = [{**summary(rows), "plan": Temper.describe(plan)} for rows, (plan, _) in zip(ours, plans)]
     result = {"case": name, **work, "tokens": case["batch"] * case["seq_length"], "temper": told[0],
               "also": told[1:], "peers": []}
@@ -428,23 +426,24 @@ def tell_case(case, result):
     if not result["peers"]:
         return
     best = min(result["peers"], key=lambda row: row["fastest_s"])
-    alike = min((row for row in result["peers"] if row["setting"]["precision"] != "pure"),
-                key=lambda row: row["fastest_s"], default=best)
+    same_work = [row for row in result["peers"] if row["setting"]["precision"] != "pure"] or [best]
+    alike = min(same_work, key=lambda row: row["fastest_s"])
+    lean_bytes = min(row["peak_bytes"] for row in same_work)
     result["faster_alike"] = alike["fastest_s"] / ours["fastest_s"]
     result["faster"] = best["fastest_s"] / ours["fastest_s"]
     result["faster_median"] = best["median_s"] / ours["median_s"]
-    result["memory_share"] = ours["peak_bytes"] / alike["peak_bytes"]
+    result["memory_share"] = ours["peak_bytes"] / lean_bytes
     say(f"  PyTorch's best step / temper's: {result['faster']:.2f}, of medians "
         f"{result['faster_median']:.2f} (target {case['faster']:.1f}); of its best with fp32 weights "
         f"{result['faster_alike']:.2f}")
     for row in result["also"]:
         row["faster"] = best["fastest_s"] / row["fastest_s"]
         row["faster_alike"] = alike["fastest_s"] / row["fastest_s"]
-        row["memory_share"] = row["peak_bytes"] / alike["peak_bytes"]
+        row["memory_share"] = row["peak_bytes"] / lean_bytes
         say(f"  the same for temper with {case['also']}: {row['faster']:.2f}; {row['faster_alike']:.2f}; its memory "
             f"{row['memory_share']:.2f}")
     target = f" (target {case['leaner']:.2f})" if "leaner" in case else ""
-    say(f"  temper's memory / that of PyTorch's fastest with fp32 weights: {result['memory_share']:.2f}{target}; "
+    say(f"  temper's memory / that of PyTorch's leaner with fp32 weights: {result['memory_share']:.2f}{target}; "
         f"{best['import_bytes'] / 2**20:.0f} MiB of PyTorch's are there after its import")
     tried = [row for peer in result["peers"] for row in peer["tried"]]
     leanest = min(tried, key=lambda row: row["peak_bytes"])
