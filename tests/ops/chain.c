@@ -5,6 +5,37 @@
 #include <stdlib.h>
 #include <string.h>
 
+const struct model chain_gpt2 = {
+    .name = "gpt2",
+    .family = MODEL_GPT2,
+    .blocks = 2,
+    .hidden = 15,
+    .heads = 3,
+    .kv_heads = 3,
+    .head_dim = 5,
+    .ffn = 37,
+    .vocab = 19,
+    .positions = 300,
+    .seq_length = 7,
+    .norm_epsilon = 1e-5,
+    .tied_head = true,
+};
+const struct model chain_llama = {
+    .name = "llama",
+    .family = MODEL_LLAMA,
+    .blocks = 2,
+    .hidden = 10,
+    .heads = 4,
+    .kv_heads = 2,
+    .head_dim = 6,
+    .ffn = 23,
+    .vocab = 17,
+    .positions = 300,
+    .seq_length = 7,
+    .norm_epsilon = 1e-6,
+    .rope_theta = 1e4,
+};
+
 enum { GUARD_BYTES = 256, GUARD_VALUE = 0x5a };
 
 static enum status region_open(struct device *device, size_t bytes, struct chain_region *out,

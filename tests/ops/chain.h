@@ -59,6 +59,10 @@ struct chain_tensor {
     size_t at; /* of its elements in the flat arrays */
 };
 
+/* Tiny models. Sizes are odd on purpose: no multiple of a vector, a strip or a tile. gpt2's head is
+ * tied; llama's heads are together wider than the residual stream, and two share a key head. */
+extern const struct model chain_gpt2, chain_llama;
+
 enum status chain_open(struct chain *chain, const struct model *model,
                        const struct chain_options *options, struct error *err);
 void chain_close(struct chain *chain);

@@ -6,36 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct model gpt2 = {
-    .name = "gpt2",
-    .family = MODEL_GPT2,
-    .blocks = 2,
-    .hidden = 15,
-    .heads = 3,
-    .kv_heads = 3,
-    .head_dim = 5,
-    .ffn = 37,
-    .vocab = 19,
-    .positions = 300,
-    .seq_length = 7,
-    .norm_epsilon = 1e-5,
-};
-static const struct model llama = {
-    .name = "llama",
-    .family = MODEL_LLAMA,
-    .blocks = 2,
-    .hidden = 10,
-    .heads = 4,
-    .kv_heads = 2,
-    .head_dim = 6,
-    .ffn = 23,
-    .vocab = 17,
-    .positions = 300,
-    .seq_length = 7,
-    .norm_epsilon = 1e-6,
-    .rope_theta = 1e4,
-};
-
 enum { SEQUENCES = 3, LENGTH = 21 };
 
 /* All gradients in fp32, of `passes` micro-batches that are the same; freed by the caller. */
@@ -105,7 +75,7 @@ static void test_gradients__bf16_rounds_each_sum_once(void **state)
     if (!supports_bf16())
         skip();
     for (int tied = 0; tied < 2; tied++) {
-        struct model models[] = {gpt2, llama};
+        struct model models[] = {chain_gpt2, chain_llama};
         for (size_t i = 0; i < 2; i++) {
             models[i].tied_head = tied;
             check(&models[i], 0, 1, 1);
@@ -134,7 +104,7 @@ struct table_case {
 static void table_open(struct table_case *c)
 {
     struct error err;
-    c->model = llama;
+    c->model = chain_llama;
     c->model.hidden = HIDDEN;
     c->model.vocab = VOCAB;
     c->model.positions = TOKENS;

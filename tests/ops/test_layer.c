@@ -7,39 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Sizes are odd on purpose: no multiple of a vector, a strip or a tile. */
-static const struct model gpt2 = {
-    .name = "gpt2",
-    .family = MODEL_GPT2,
-    .blocks = 2,
-    .hidden = 15,
-    .heads = 3,
-    .kv_heads = 3,
-    .head_dim = 5,
-    .ffn = 37,
-    .vocab = 19,
-    .positions = 300,
-    .seq_length = 7,
-    .norm_epsilon = 1e-5,
-    .tied_head = true,
-};
-/* Heads are together wider than the residual stream, and key heads are shared by two. */
-static const struct model llama = {
-    .name = "llama",
-    .family = MODEL_LLAMA,
-    .blocks = 2,
-    .hidden = 10,
-    .heads = 4,
-    .kv_heads = 2,
-    .head_dim = 6,
-    .ffn = 23,
-    .vocab = 17,
-    .positions = 300,
-    .seq_length = 7,
-    .norm_epsilon = 1e-6,
-    .rope_theta = 1e4,
-};
-
 static struct model with(const struct model *base, bool tied, int64_t window)
 {
     struct model model = *base;
@@ -210,23 +177,23 @@ static void check_model(const struct model *model, struct chain_options opts)
 static void test_layer__gpt2_gradients_match_differences(void **state)
 {
     (void)state;
-    struct model untied = with(&gpt2, false, 0);
-    check_model(&gpt2, options(3, 7, 2));
+    struct model untied = with(&chain_gpt2, false, 0);
+    check_model(&chain_gpt2, options(3, 7, 2));
     check_model(&untied, options(2, 5, 1));
 }
 
 static void test_layer__llama_gradients_match_differences(void **state)
 {
     (void)state;
-    struct model tied_window = with(&llama, true, 3);
-    check_model(&llama, options(3, 7, 2));
+    struct model tied_window = with(&chain_llama, true, 3);
+    check_model(&chain_llama, options(3, 7, 2));
     check_model(&tied_window, options(2, 9, 1));
 }
 
 static void test_layer__gradients_of_several_query_blocks_match_differences(void **state)
 {
     (void)state;
-    struct model shallow = with(&llama, false, 0), window = with(&gpt2, true, 150);
+    struct model shallow = with(&chain_llama, false, 0), window = with(&chain_gpt2, true, 150);
     shallow.blocks = window.blocks = 1;
     check_model(&shallow, options(1, ATTENTION_BLOCK_ROWS + 5, 2));
     check_model(&window, options(1, 2 * ATTENTION_BLOCK_ROWS + 3, 2));
@@ -241,9 +208,10 @@ static struct chain_options tiled(struct chain_options opts)
 static void test_layer__gradients_of_tiled_attention_match_differences(void **state)
 {
     (void)state;
-    struct model shallow = with(&llama, false, 0), window = with(&gpt2, true, ATTENTION_TILE + 7);
+    struct model shallow = with(&chain_llama, false, 0),
+                 window = with(&chain_gpt2, true, ATTENTION_TILE + 7);
     shallow.blocks = window.blocks = 1;
-    check_model(&gpt2, tiled(options(3, 7, 2)));
+    check_model(&chain_gpt2, tiled(options(3, 7, 2)));
     check_model(&shallow, tiled(options(1, ATTENTION_TILE + 5, 3)));
     check_model(&window, tiled(options(1, 2 * ATTENTION_TILE + 3, 2)));
 }
@@ -257,10 +225,10 @@ static struct chain_options in_chunks(struct chain_options opts, int64_t head_to
 static void test_layer__gradients_of_a_head_in_chunks_match_differences(void **state)
 {
     (void)state;
-    struct model untied = with(&gpt2, false, 0);
-    check_model(&gpt2, in_chunks(options(3, 7, 2), 4)); /* the last of one token */
+    struct model untied = with(&chain_gpt2, false, 0);
+    check_model(&chain_gpt2, in_chunks(options(3, 7, 2), 4)); /* the last of one token */
     check_model(&untied, in_chunks(options(2, 5, 1), 1));
-    check_model(&llama, in_chunks(options(3, 7, 2), 20));
+    check_model(&chain_llama, in_chunks(options(3, 7, 2), 20));
 }
 
 /* ---- modes ---- */
@@ -308,11 +276,11 @@ static void test_layer__recompute_modes_give_the_same_bits(void **state)
 {
     (void)state;
     const int64_t lengths[] = {1, 7, ATTENTION_BLOCK_ROWS, ATTENTION_BLOCK_ROWS + 29};
-    struct model window = with(&llama, false, 11);
+    struct model window = with(&chain_llama, false, 11);
     for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
         for (int threads = 1; threads <= 2; threads++) {
-            check_recompute(&gpt2, options(2, lengths[i], threads));
-            check_recompute(&llama, options(1, lengths[i], threads));
+            check_recompute(&chain_gpt2, options(2, lengths[i], threads));
+            check_recompute(&chain_llama, options(1, lengths[i], threads));
             check_recompute(&window, options(1, lengths[i], threads));
         }
     }
@@ -325,8 +293,8 @@ static void test_layer__recompute_modes_give_the_same_bits_in_bf16(void **state)
         skip();
     struct chain_options opts = options(2, ATTENTION_BLOCK_ROWS + 29, 2);
     opts.precision = PRECISION_BF16;
-    check_recompute(&gpt2, opts);
-    check_recompute(&llama, opts);
+    check_recompute(&chain_gpt2, opts);
+    check_recompute(&chain_llama, opts);
 }
 
 static void test_layer__recompute_modes_give_the_same_bits_in_fp16(void **state)
@@ -334,23 +302,23 @@ static void test_layer__recompute_modes_give_the_same_bits_in_fp16(void **state)
     (void)state;
     struct chain_options opts = options(2, ATTENTION_BLOCK_ROWS + 29, 2);
     opts.precision = PRECISION_FP16;
-    check_recompute(&gpt2, opts);
-    check_recompute(&llama, opts);
+    check_recompute(&chain_gpt2, opts);
+    check_recompute(&chain_llama, opts);
 }
 
 static void test_layer__recompute_modes_give_the_same_bits_with_tiled_attention(void **state)
 {
     (void)state;
     const int64_t lengths[] = {1, 7, ATTENTION_TILE, 2 * ATTENTION_TILE + 29};
-    struct model window = with(&llama, false, 11);
+    struct model window = with(&chain_llama, false, 11);
     for (int precision = 0; precision < PRECISION_COUNT; precision++) {
         if (precision == PRECISION_BF16 && !supports_bf16())
             continue;
         for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
             struct chain_options opts = tiled(options(1, lengths[i], 1 + (int)i % 3));
             opts.precision = (enum precision)precision;
-            check_recompute(&gpt2, opts);
-            check_recompute(&llama, opts);
+            check_recompute(&chain_gpt2, opts);
+            check_recompute(&chain_llama, opts);
             check_recompute(&window, opts);
         }
     }
@@ -361,12 +329,14 @@ static void test_layer__repeats_to_the_bit(void **state)
     (void)state;
     for (int threads = 1; threads <= 3; threads++) {
         struct chain_options opts = tiled(options(1, 2 * ATTENTION_TILE + 9, threads));
-        expect_same_bits(&llama, opts, opts);
+        expect_same_bits(&chain_llama, opts, opts);
     }
-    expect_same_bits(&gpt2, options(3, 33, 2), options(3, 33, 2));
-    expect_same_bits(&llama, options(3, 33, 2), options(3, 33, 2));
-    expect_same_bits(&gpt2, in_chunks(options(3, 33, 2), 13), in_chunks(options(3, 33, 2), 13));
-    expect_same_bits(&gpt2, in_chunks(options(3, 33, 2), 99), options(3, 33, 2)); /* one chunk */
+    expect_same_bits(&chain_gpt2, options(3, 33, 2), options(3, 33, 2));
+    expect_same_bits(&chain_llama, options(3, 33, 2), options(3, 33, 2));
+    expect_same_bits(&chain_gpt2, in_chunks(options(3, 33, 2), 13),
+                     in_chunks(options(3, 33, 2), 13));
+    expect_same_bits(&chain_gpt2, in_chunks(options(3, 33, 2), 99),
+                     options(3, 33, 2)); /* one chunk */
 }
 
 static void check_against(const struct model *model, struct chain_options a, struct chain_options b,
@@ -385,8 +355,8 @@ static void check_against(const struct model *model, struct chain_options a, str
 static void test_layer__thread_counts_agree(void **state)
 {
     (void)state;
-    check_against(&gpt2, options(2, 21, 1), options(2, 21, 2), 1e-5);
-    check_against(&llama, options(2, 21, 1), options(2, 21, 3), 1e-5);
+    check_against(&chain_gpt2, options(2, 21, 1), options(2, 21, 2), 1e-5);
+    check_against(&chain_llama, options(2, 21, 1), options(2, 21, 3), 1e-5);
 }
 
 static void check_accumulation(const struct model *model, struct chain_options opts)
@@ -417,9 +387,9 @@ static void check_chunks(enum precision precision)
 {
     struct chain_options once = options(3, 21, 2);
     once.precision = precision;
-    check_against(&gpt2, in_chunks(once, 10), once, 1e-5);
-    check_against(&llama, in_chunks(once, 62), once, 1e-5);
-    check_accumulation(&gpt2, in_chunks(once, 10));
+    check_against(&chain_gpt2, in_chunks(once, 10), once, 1e-5);
+    check_against(&chain_llama, in_chunks(once, 62), once, 1e-5);
+    check_accumulation(&chain_gpt2, in_chunks(once, 10));
 }
 
 static void test_layer__chunks_of_the_head_agree_with_one(void **state)
@@ -435,8 +405,8 @@ static void check_near_fp32(enum precision precision, double bound)
 {
     struct chain_options rounded = options(3, 21, 2);
     rounded.precision = precision;
-    check_against(&gpt2, rounded, options(3, 21, 2), bound);
-    check_against(&llama, rounded, options(3, 21, 2), bound);
+    check_against(&chain_gpt2, rounded, options(3, 21, 2), bound);
+    check_against(&chain_llama, rounded, options(3, 21, 2), bound);
 }
 
 static void test_layer__bf16_is_near_fp32(void **state)
@@ -461,28 +431,28 @@ static void test_layer__fp16_is_near_fp32(void **state)
 static void test_layer__gradients_accumulate(void **state)
 {
     (void)state;
-    struct model untied = with(&gpt2, false, 0), tied = with(&llama, true, 0);
-    check_accumulation(&gpt2, options(2, 7, 2));
+    struct model untied = with(&chain_gpt2, false, 0), tied = with(&chain_llama, true, 0);
+    check_accumulation(&chain_gpt2, options(2, 7, 2));
     check_accumulation(&untied, options(2, 7, 1));
-    check_accumulation(&llama, options(2, 7, 2));
+    check_accumulation(&chain_llama, options(2, 7, 2));
     check_accumulation(&tied, options(1, 1, 2));
     if (supports_bf16()) {
         struct chain_options opts = options(2, 7, 2);
         opts.precision = PRECISION_BF16;
-        check_accumulation(&gpt2, opts);
-        check_accumulation(&llama, opts);
+        check_accumulation(&chain_gpt2, opts);
+        check_accumulation(&chain_llama, opts);
     }
     struct chain_options fp16 = options(2, 7, 2);
     fp16.precision = PRECISION_FP16;
-    check_accumulation(&gpt2, fp16);
-    check_accumulation(&llama, fp16);
+    check_accumulation(&chain_gpt2, fp16);
+    check_accumulation(&chain_llama, fp16);
 }
 
 static void test_layer__ignored_targets_count_for_nothing(void **state)
 {
     (void)state;
     struct chain chain;
-    open_chain(&chain, &gpt2, options(2, 5, 2));
+    open_chain(&chain, &chain_gpt2, options(2, 5, 2));
     double all = forward(&chain), kept = 0.0;
     float *logits = logits_of(&chain);
     for (size_t t = 1; t < chain.tokens; t += 2) {
@@ -513,11 +483,11 @@ static void test_layer__logits_need_no_targets(void **state)
     (void)state;
     struct chain chain;
     struct error err;
-    open_chain(&chain, &llama, options(1, 5, 1));
+    open_chain(&chain, &chain_llama, options(1, 5, 1));
     forward(&chain);
     float *logits = logits_of(&chain);
     struct layer_call call = chain_call(&chain, chain.layer_count - 1);
-    size_t vocab = (size_t)llama.vocab;
+    size_t vocab = (size_t)chain_llama.vocab;
     call.targets = NULL;
     for (int64_t first = 0; first < 5; first++) {
         for (int64_t count = 1; first + count <= 5; count++) {
@@ -539,7 +509,7 @@ static void test_layer__a_head_in_training_works_backward_only(void **state)
     (void)state;
     struct chain chain;
     struct error err;
-    open_chain(&chain, &gpt2, options(2, 5, 2));
+    open_chain(&chain, &chain_gpt2, options(2, 5, 2));
     double expected = forward(&chain) / (double)chain.loss_scale, sum = NAN;
     struct layer_call call = chain_call(&chain, chain.layer_count - 1), without = call;
     without.table = NULL;
@@ -556,8 +526,8 @@ static void test_layer__a_query_sees_no_later_token(void **state)
 {
     (void)state;
     struct chain chain;
-    size_t vocab = (size_t)llama.vocab, length = 9, changed = 5;
-    open_chain(&chain, &llama, options(1, (int64_t)length, 2));
+    size_t vocab = (size_t)chain_llama.vocab, length = 9, changed = 5;
+    open_chain(&chain, &chain_llama, options(1, (int64_t)length, 2));
     forward(&chain);
     float *before = logits_of(&chain);
     chain.token_ids[changed] = (chain.token_ids[changed] + 1) % (int32_t)vocab;
@@ -575,7 +545,7 @@ static void test_layer__a_window_hides_old_tokens(void **state)
 {
     (void)state;
     struct chain chain;
-    struct model model = with(&llama, false, 3);
+    struct model model = with(&chain_llama, false, 3);
     model.blocks = 1;
     size_t vocab = (size_t)model.vocab;
     open_chain(&chain, &model, options(1, 9, 2));
@@ -596,7 +566,7 @@ static void test_layer__a_window_hides_old_tokens(void **state)
 static void check_nan(struct chain_options opts)
 {
     struct chain chain;
-    open_chain(&chain, &gpt2, opts);
+    open_chain(&chain, &chain_gpt2, opts);
     chain.parameters[chain.layers[1].at + 40] = NAN;
     assert_true((bool)isnan(forward(&chain)));
     backward(&chain, false);
@@ -617,7 +587,7 @@ static void test_layer__buffers_for_fewer_threads_are_refused(void **state)
     (void)state;
     struct chain chain;
     struct error err;
-    open_chain(&chain, &gpt2, options(1, 3, 2));
+    open_chain(&chain, &chain_gpt2, options(1, 3, 2));
     struct layer_call call = chain_call(&chain, 1);
     call.shape.threads = 1;
     assert_int_equal(layer_forward(chain.device, &call, NULL, &err), STATUS_INVALID);
@@ -638,7 +608,7 @@ static void check_polls(enum recompute recompute, int repeated)
     struct error err;
     struct chain_options opts = options(1, 3, 1);
     opts.recompute = recompute;
-    open_chain(&chain, &gpt2, opts);
+    open_chain(&chain, &chain_gpt2, opts);
     forward(&chain);
     for (size_t i = chain.layer_count; i-- > 1;) {
         struct layer_call call = chain_call(&chain, i);
@@ -672,7 +642,7 @@ static void test_layer__bf16_without_support_is_refused(void **state)
     struct error err;
     struct chain_options opts = options(1, 3, 1);
     opts.precision = PRECISION_BF16;
-    open_chain(&chain, &gpt2, opts);
+    open_chain(&chain, &chain_gpt2, opts);
     assert_int_equal(chain_forward(&chain, NULL, &err), STATUS_UNSUPPORTED);
     assert_non_null(strstr(err.message, "fp32"));
     chain_close(&chain);
