@@ -1,5 +1,6 @@
 #include "parity_cases.h"
 
+#include "ir/state.h"
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -215,21 +216,11 @@ static bool is_canonical(const struct parity_case *what)
     return has_replicas || value[PARITY_ZERO] == 0;
 }
 
-bool parity_gradients_are_bf16(const struct plan *plan, size_t layer)
-{
-    bool is_table = layer == 0;
-    if (plan->gradient_reduction != GRADIENTS_BF16)
-        return false;
-    if (is_table && !plan->model.tied_head)
-        return true;
-    return plan->layers[is_table ? plan->layer_count - 1 : layer].precision == PRECISION_BF16;
-}
-
 /* Gradients that are asked for in bf16, of layers that have none. */
 static bool asks_for_nothing(const struct plan *plan)
 {
     for (size_t i = 0; i < plan->layer_count; i++)
-        if (parity_gradients_are_bf16(plan, i))
+        if (layer_gradient_precision(plan, i) == PRECISION_BF16)
             return false;
     return plan->gradient_reduction == GRADIENTS_BF16;
 }

@@ -43,9 +43,6 @@ int parity_mesh(int data_parallel, int tensor_parallel, int pipeline);
 enum status parity_model(struct model *out, const char *name, struct error *err);
 /* A valid plan (plan_clear), or the reason why there is none. */
 enum status parity_plan(struct plan *out, const struct parity_case *what, struct error *err);
-/* Are the gradients of the layer's matrices added up and sent in bf16? Of a tied table the head
- * decides. */
-bool parity_gradients_are_bf16(const struct plan *plan, size_t layer);
 /* The plan on one device to compare with: one micro-batch, nothing recomputed, gradients in fp32,
  * the same precisions and kernels; but tiled also where selective recompute of a mixture keeps a
  * layer plain. */

@@ -1,6 +1,7 @@
 #include "parity_run.h"
 
 #include "ir/mesh.h"
+#include "ir/state.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -189,7 +190,7 @@ static double gradient_roundings(const struct plan *plan, size_t layer)
         .is_reduced = mesh_data_ways(plan, layer) > 1,
         .has_copies = is_tied_table && plan->pipeline > 1,
     };
-    if (!parity_gradients_are_bf16(plan, layer))
+    if (layer_gradient_precision(plan, layer) != PRECISION_BF16)
         return 0;
     if (is_tied_table || layer == head) {
         struct layer_part part = mesh_part(plan, head, 0);

@@ -3,6 +3,7 @@
 #include "parity_comm.h"
 #include "parity_run.h"
 
+#include "ir/state.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -141,7 +142,7 @@ static bool is_reached(const struct planted *planted, enum precision precision)
     bool reached = planted->gradients == GRADIENTS_FP32;
     assert_int_equal(parity_plan(&plan, &what, &err), STATUS_OK);
     for (size_t i = 0; i < plan.layer_count && !reached; i++)
-        reached = parity_gradients_are_bf16(&plan, i);
+        reached = layer_gradient_precision(&plan, i) == PRECISION_BF16;
     plan_clear(&plan);
     return reached;
 }
