@@ -42,13 +42,14 @@ static struct segment_arrays vector_arrays(const struct local_layer *layer,
 static const void *matrix_gradients(const struct local_layer *layer,
                                     const struct shard_segment *segment)
 {
-    uint64_t element_bytes = precision_bytes(layer->state.gradient_precision);
-    if (layer->state.partition.ways == 1)
-        return (const char *)layer->gradients + segment->part * element_bytes;
-    struct partition_piece piece = partition_piece_at(&layer->state.partition, segment->piece);
-    uint64_t block_first = piece.first + (uint64_t)layer->block * piece.block;
-    return (const char *)reduction_block(layer, segment->piece) +
-           (segment->part - block_first) * element_bytes;
+    const char *from = layer->gradients;
+    uint64_t at = segment->part;
+    if (layer->state.partition.ways > 1) {
+        struct partition_piece piece = partition_piece_at(&layer->state.partition, segment->piece);
+        from = reduction_block(layer, segment->piece);
+        at -= piece.first + (uint64_t)layer->block * piece.block;
+    }
+    return from + at * precision_bytes(layer->state.gradient_precision);
 }
 
 static struct segment_arrays arrays_of(const struct local_layer *layer,
