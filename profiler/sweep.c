@@ -115,8 +115,8 @@ static bool has_split(const struct size_choice *choice, int64_t micro_batch,
     return split.ways == 1 || choice->with_parts;
 }
 
-/* Every recompute mode with every kernel. The head runs in the first setting alone,
- * where its only mode is measured; elsewhere it would cost time and tell nothing new. */
+/* Every recompute mode with every kernel. The head runs in the first setting alone, where its only
+ * mode is measured; elsewhere it would cost time and tell nothing new. */
 static void add_modes(struct sweep_size *size, const struct size_choice *choice,
                       enum precision precision, const struct sweep *sweep, size_t split)
 {

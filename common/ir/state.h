@@ -16,9 +16,8 @@
  * Vectors (norm weights and biases, and gpt2's position table with them) stay whole in fp32 at
  * every rank: they are less than a hundredth of a model. Gradients of matrices are fp32; those that
  * layer_gradient_precision keeps in bf16 take 2 bytes an element less: 2 of 18 bytes a parameter
- * under ZeRO 0, 2/d under ZeRO 2 and 3. With ZeRO 2 and 3 a layer's whole gradient
- * stands in a transient buffer until it is scattered, with ZeRO 3 its whole parameters do while it
- * works. */
+ * under ZeRO 0 and 1, 2/d under ZeRO 2 and 3. With ZeRO 2 and 3 a layer's whole gradient stands in
+ * a transient buffer until it is scattered, with ZeRO 3 its whole parameters do while it works. */
 #ifndef TEMPER_IR_STATE_H
 #define TEMPER_IR_STATE_H
 

@@ -3,8 +3,7 @@
  * Two implementations: impls/self.c (one rank, no MPI at all) and impls/mpi.c. To add one (NCCL,
  * say): fill a `struct comm_ops` and list it in comm.c's table. All calls are collective over the
  * group unless they say otherwise. Sums are added in fp32 and the same bits arrive at every rank. A
- * rank
- * that fails for good calls comm_abort, which ends all ranks. */
+ * rank that fails for good calls comm_abort, which ends all ranks. */
 #ifndef TEMPER_COMM_COMM_H
 #define TEMPER_COMM_COMM_H
 
