@@ -44,8 +44,7 @@ enum status parity_model(struct model *out, const char *name, struct error *err)
 /* A valid plan (plan_clear), or the reason why there is none. */
 enum status parity_plan(struct plan *out, const struct parity_case *what, struct error *err);
 /* The plan on one device to compare with: one micro-batch, nothing recomputed, gradients in fp32,
- * the same precisions and kernels; but tiled also where selective recompute of a mixture keeps a
- * layer plain. */
+ * the same precisions and kernels. */
 struct parity_case parity_reference(const struct parity_case *what);
 /* "dp2 tp2 pp2 1f1b zero1 full bf16 sp mb2 mixed-degrees uneven"; returns `name`. */
 const char *parity_case_name(const struct parity_case *what, char name[PARITY_NAME_BYTES]);
